@@ -1,1 +1,38 @@
-//! x
+//! The words of hardware: what a node is, as values without IO.
+//!
+//! Everything here is plain data with its rules held by types: ids that cannot be mixed up, a link matrix that is square and
+//! symmetric by construction, GPU sets that fit one machine word. Reading hardware belongs to `berth-probe`, wire forms to
+//! `berth-proto`, decisions to `berth-core`. Nothing here knows time, files, networks or Kubernetes.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::float_arithmetic,
+        clippy::as_conversions,
+        clippy::disallowed_types
+    )
+)]
+
+pub mod cpuset;
+pub mod gpu;
+pub mod id;
+pub mod link;
+pub mod nic;
+pub mod node;
+pub mod pcie;
+pub mod set;
+pub mod zone;
+
+pub use cpuset::CpuSet;
+pub use gpu::{Gpu, Health};
+pub use id::{BootId, Generation, GpuIndex, GpuUuid, MiB, NicName, NodeName, ZoneId};
+pub use link::{Link, LinkClass, LinkMatrix, PcieLevel};
+pub use nic::{LinkLayer, Nic, PortState};
+pub use node::{Driver, Finding, NodeTopology, Parts, TopologyError};
+pub use pcie::{PciAddress, PciPath};
+pub use set::GpuSet;
+pub use zone::Zone;

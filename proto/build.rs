@@ -1,0 +1,104 @@
+//! Compiles the schema of a report with protox and prost, and derives the JSON form of the same types from it.
+//!
+//! The .proto decides everything: json_name is the JSON key, a repeated field is an atomic list, a value at its default is left out.
+//! Only what proto3 cannot say (limits, closed words) stands in the tables below.
+
+use std::error::Error;
+
+const PROTO: &str = "topology/v1alpha1/topology.proto";
+const PACKAGE: &str = "berth.topology.v1alpha1";
+
+/// `FieldDescriptorProto.Label.LABEL_REPEATED`.
+const REPEATED: i32 = 3;
+/// `FieldDescriptorProto.Type`: the integer types that the schema uses.
+const INTEGERS: [i32; 2] = [3, 5];
+
+/// Written even at their default, because a reader would miss them: a zone's `id: 0`, `gpuCount: 0` of a CPU node.
+const ALWAYS: [&str; 3] = ["Status.gpu_count", "Status.generation", "Zone.id"];
+
+/// Longest list or text per field, by the same constants that decode holds.
+const LIMITS: [(&str, &str); 22] = [
+    ("Status.product", "TEXT_BYTES_MAX"),
+    ("Status.boot_id", "ID_BYTES_MAX"),
+    ("Status.agent_version", "NAME_BYTES_MAX"),
+    ("Status.zones", "ZONES_MAX"),
+    ("Status.products", "GPUS_MAX"),
+    ("Status.gpus", "GPUS_MAX"),
+    ("Status.nics", "NICS_MAX"),
+    ("Status.links", "DEVICES_MAX"),
+    ("Status.findings", "FINDINGS_MAX"),
+    ("Driver.version", "NAME_BYTES_MAX"),
+    ("Driver.text", "TEXT_BYTES_MAX"),
+    ("Zone.cpus", "CPU_LIST_BYTES_MAX"),
+    ("Zone.distances", "ZONES_MAX"),
+    ("Product.name", "NAME_BYTES_MAX"),
+    ("Gpu.uuid", "ID_BYTES_MAX"),
+    ("Gpu.cpus", "CPU_LIST_BYTES_MAX"),
+    ("Gpu.health_reason", "TEXT_BYTES_MAX"),
+    ("Gpu.pci", "NAME_BYTES_MAX"),
+    ("Nic.name", "ID_BYTES_MAX"),
+    ("Finding.code", "NAME_BYTES_MAX"),
+    ("Finding.device", "NAME_BYTES_MAX"),
+    ("Finding.text", "TEXT_BYTES_MAX"),
+];
+
+/// Closed words that the API server refuses to take others for.
+const WORDS: [(&str, &str); 4] = [
+    ("Driver.state", r#""loaded", "absent""#),
+    ("Gpu.health", r#""healthy", "unhealthy", "unknown""#),
+    ("Nic.link_layer", r#""infiniband", "ethernet", "unknown""#),
+    ("Nic.state", r#""active", "down", "unknown""#),
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed={PROTO}");
+    let mut compiler = protox::Compiler::new(["."])?;
+    // Without source info the comments are lost, and with them the Rust docs and `kubectl explain`.
+    compiler.include_source_info(true).open_file(PROTO)?;
+    let files = compiler.file_descriptor_set();
+
+    let mut config = prost_build::Config::new();
+    config.type_attribute(".", "#[derive(::serde::Serialize, ::serde::Deserialize, ::schemars::JsonSchema)]");
+    config.type_attribute(".", "#[serde(default)]");
+    // One writer replaces the whole status, so that nobody merges half of one report into another.
+    config.type_attribute(format!("{PACKAGE}.Status"), r#"#[schemars(extend("x-kubernetes-map-type" = "atomic"))]"#);
+    for message in files.file.iter().flat_map(|f| &f.message_type) {
+        for field in &message.field {
+            let name = format!("{}.{}", message.name(), field.name());
+            let shape = Shape {
+                repeated: field.label == Some(REPEATED),
+                integer: field.r#type.is_some_and(|t| INTEGERS.contains(&t)),
+            };
+            for attribute in attributes(&name, field.json_name(), &shape) {
+                config.field_attribute(format!("{PACKAGE}.{name}"), attribute);
+            }
+        }
+    }
+    config.compile_fds(files)?;
+    Ok(())
+}
+
+/// What of a field's type its JSON form depends on.
+struct Shape {
+    repeated: bool,
+    integer: bool,
+}
+
+fn attributes(name: &str, json_name: &str, shape: &Shape) -> Vec<String> {
+    let mut attributes = vec![format!("#[serde(rename = {json_name:?})]")];
+    if !ALWAYS.contains(&name) {
+        attributes.push(r#"#[serde(skip_serializing_if = "crate::is_default")]"#.to_owned());
+    }
+    if shape.repeated {
+        attributes.push(r#"#[schemars(extend("x-kubernetes-list-type" = "atomic"))]"#.to_owned());
+    } else if shape.integer {
+        attributes.push("#[schemars(range(min = 0))]".to_owned());
+    }
+    if let Some((_, limit)) = LIMITS.iter().find(|(field, _)| *field == name) {
+        attributes.push(format!("#[schemars(length(max = crate::limit::{limit}))]"));
+    }
+    if let Some((_, words)) = WORDS.iter().find(|(field, _)| *field == name) {
+        attributes.push(format!(r#"#[schemars(extend("enum" = [{words}]))]"#));
+    }
+    attributes
+}

@@ -1,0 +1,210 @@
+//! Wire to model. Everything from outside is checked here, once; the error names the field and what would be right.
+
+use std::fmt::Display;
+
+use berth_model::link::MatrixError;
+use berth_model::{
+    BootId, CpuSet, Driver, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, LinkLayer, LinkMatrix, MiB, Nic,
+    NicName, NodeName, NodeTopology, Parts, PciAddress, PortState, TopologyError, Zone, ZoneId,
+};
+
+use crate::encode::cpus_of_zone;
+use crate::limit::{
+    CPU_LIST_BYTES_MAX, DEVICES_MAX, FINDINGS_MAX, GPUS_MAX, NAME_BYTES_MAX, NICS_MAX, ROW_BYTES_MAX, TEXT_BYTES_MAX,
+    ZONES_MAX, cut,
+};
+use crate::topology::v1alpha1 as wire;
+
+/// Why a report is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct DecodeError {
+    /// Path of the field in the report, e.g. `gpus[3].uuid`.
+    pub field: String,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl DecodeError {
+    /// The same error seen from one level further out.
+    fn within(mut self, list: &str, position: usize) -> Self {
+        self.field = format!("{list}[{position}].{}", self.field);
+        self
+    }
+}
+
+impl From<TopologyError> for DecodeError {
+    fn from(error: TopologyError) -> Self {
+        Self { field: error.field, problem: error.problem }
+    }
+}
+
+/// The topology that a report tells of a node.
+///
+/// A word that this version does not know, from a newer agent, becomes `unknown` where the model has such a value: one new word must
+/// not cost a cluster under upgrade its reports. Summary fields are not read.
+///
+/// # Errors
+/// [`DecodeError`] for the first field that is missing, malformed, outside its limit, or contradicts another.
+pub fn decode(node: &str, report: &wire::Status) -> Result<NodeTopology, DecodeError> {
+    let zones = each("zones", &report.zones, ZONES_MAX, |_, z| zone(z))?;
+    let products = each("products", &report.products, GPUS_MAX, |_, p| text("name", &p.name, NAME_BYTES_MAX))?;
+    let topology = NodeTopology::try_new(Parts {
+        node: NodeName::parse(node).map_err(|e| refusal("metadata.name", e))?,
+        boot_id: BootId::parse(&report.boot_id).map_err(|e| refusal("bootID", e))?,
+        generation: Generation(unsigned("generation", report.generation)?),
+        driver: driver(report.driver.as_ref())?,
+        gpus: each("gpus", &report.gpus, GPUS_MAX, |i, g| gpu(i, g, &zones, &products))?,
+        nics: each("nics", &report.nics, NICS_MAX, |_, n| nic(n))?,
+        links: links(&report.links)?,
+        findings: each("findings", &report.findings, FINDINGS_MAX, |_, f| finding(f))?,
+        zones,
+    })?;
+    Ok(topology)
+}
+
+/// Decodes a list of bounded length; an error gets the item's place.
+fn each<W, M>(
+    list: &str,
+    items: &[W],
+    count_max: usize,
+    decode_one: impl Fn(usize, &W) -> Result<M, DecodeError>,
+) -> Result<Vec<M>, DecodeError> {
+    at_most(list, items.len(), count_max)?;
+    items.iter().enumerate().map(|(i, item)| decode_one(i, item).map_err(|e| e.within(list, i))).collect()
+}
+
+fn driver(driver: Option<&wire::Driver>) -> Result<Driver, DecodeError> {
+    let Some(driver) = driver else {
+        return Err(refusal("driver", "missing, an object with a state is right"));
+    };
+    match driver.state.as_str() {
+        "loaded" => Ok(Driver::Loaded(text("driver.version", &driver.version, NAME_BYTES_MAX)?)),
+        "absent" => Ok(Driver::Absent(text("driver.text", &driver.text, TEXT_BYTES_MAX)?)),
+        other => Err(refusal("driver.state", format!("{:?} is neither loaded nor absent", cut(other, NAME_BYTES_MAX)))),
+    }
+}
+
+fn zone(zone: &wire::Zone) -> Result<Zone, DecodeError> {
+    at_most("distances", zone.distances.len(), ZONES_MAX)?;
+    let distance = |d: &i32| u16::try_from(*d).map_err(|_| outside("distances", *d, u16::MAX));
+    Ok(Zone {
+        id: zone_id("id", zone.id)?,
+        cpus: cpus(&zone.cpus)?,
+        memory: zone.memory_mib.map(|m| unsigned("memoryMiB", m)).transpose()?.map(MiB),
+        distances: zone.distances.iter().map(distance).collect::<Result<_, _>>()?,
+    })
+}
+
+fn gpu(position: usize, gpu: &wire::Gpu, zones: &[Zone], products: &[String]) -> Result<Gpu, DecodeError> {
+    let product = usize::try_from(gpu.product_index).ok().and_then(|p| products.get(p)).ok_or_else(|| {
+        let problem = format!("{} is no position in products, which has {}", gpu.product_index, products.len());
+        refusal("productIndex", problem)
+    })?;
+    let zone = optional_zone_id("zone", gpu.zone)?;
+    Ok(Gpu {
+        index: GpuIndex(u8::try_from(position).map_err(|_| outside("index", position, u8::MAX))?),
+        uuid: GpuUuid::parse(&gpu.uuid).map_err(|e| refusal("uuid", e))?,
+        pci: PciAddress::parse(&gpu.pci).map_err(|e| refusal("pci", e))?,
+        product: product.clone(),
+        memory: gpu.memory_mib.map(|m| unsigned("memoryMiB", m)).transpose()?.map(MiB),
+        zone,
+        cpus: gpu.cpus.as_deref().map_or_else(|| Ok(cpus_of_zone(zones, zone)), cpus)?,
+        memory_zone: optional_zone_id("memoryZone", gpu.memory_zone)?,
+        mig_enabled: gpu.mig_enabled,
+        health: health(gpu)?,
+    })
+}
+
+fn health(gpu: &wire::Gpu) -> Result<Health, DecodeError> {
+    let reason = text("healthReason", &gpu.health_reason, TEXT_BYTES_MAX)?;
+    match gpu.health.as_str() {
+        "healthy" => Ok(Health::Healthy),
+        "unhealthy" => Ok(Health::Unhealthy(reason)),
+        "unknown" => Ok(Health::Unknown(reason)),
+        "" => Err(refusal("health", "missing, one of healthy, unhealthy, unknown is right")),
+        other => Ok(Health::Unknown(format!("reported as {:?}, a word of a newer agent", cut(other, NAME_BYTES_MAX)))),
+    }
+}
+
+fn nic(nic: &wire::Nic) -> Result<Nic, DecodeError> {
+    let pci = (!nic.pci.is_empty()).then(|| PciAddress::parse(&nic.pci)).transpose();
+    Ok(Nic {
+        name: NicName::parse(&nic.name).map_err(|e| refusal("name", e))?,
+        pci: pci.map_err(|e| refusal("pci", e))?,
+        zone: optional_zone_id("zone", nic.zone)?,
+        link_layer: match nic.link_layer.as_str() {
+            "infiniband" => LinkLayer::InfiniBand,
+            "ethernet" => LinkLayer::Ethernet,
+            _ => LinkLayer::Unknown,
+        },
+        state: match nic.state.as_str() {
+            "active" => PortState::Active,
+            "down" => PortState::Down,
+            _ => PortState::Unknown,
+        },
+        rate_gbps: nic.rate_gbps.map(|r| u32::try_from(r).map_err(|_| outside("rateGbps", r, i32::MAX))).transpose()?,
+    })
+}
+
+fn links(rows: &[String]) -> Result<LinkMatrix, DecodeError> {
+    at_most("links", rows.len(), DEVICES_MAX)?;
+    if let Some((i, row)) = rows.iter().enumerate().find(|(_, row)| row.len() > ROW_BYTES_MAX) {
+        return Err(refusal(format!("links[{i}]"), format!("{} bytes, at most {ROW_BYTES_MAX} are taken", row.len())));
+    }
+    LinkMatrix::parse(rows).map_err(|error| {
+        let (MatrixError::Shape { row, .. } | MatrixError::Cell { row, .. } | MatrixError::Asymmetric { row, .. }) =
+            &error;
+        refusal(format!("links[{row}]"), &error)
+    })
+}
+
+fn finding(finding: &wire::Finding) -> Result<Finding, DecodeError> {
+    Ok(Finding {
+        code: text("code", &finding.code, NAME_BYTES_MAX)?,
+        device: text("device", &finding.device, NAME_BYTES_MAX)?,
+        text: text("text", &finding.text, TEXT_BYTES_MAX)?,
+    })
+}
+
+fn cpus(list: &str) -> Result<CpuSet, DecodeError> {
+    let list = text("cpus", list, CPU_LIST_BYTES_MAX)?;
+    CpuSet::parse(&list).map_err(|e| refusal("cpus", e))
+}
+
+fn zone_id(field: &str, id: i32) -> Result<ZoneId, DecodeError> {
+    u16::try_from(id).map(ZoneId).map_err(|_| outside(field, id, u16::MAX))
+}
+
+fn optional_zone_id(field: &str, id: Option<i32>) -> Result<Option<ZoneId>, DecodeError> {
+    id.map(|id| zone_id(field, id)).transpose()
+}
+
+fn unsigned(field: &str, value: i64) -> Result<u64, DecodeError> {
+    u64::try_from(value).map_err(|_| outside(field, value, i64::MAX))
+}
+
+fn text(field: &str, given: &str, bytes_max: usize) -> Result<String, DecodeError> {
+    if given.len() > bytes_max {
+        return Err(refusal(field, format!("{} bytes, at most {bytes_max} are taken", given.len())));
+    }
+    Ok(given.to_owned())
+}
+
+fn at_most(field: &str, count: usize, count_max: usize) -> Result<(), DecodeError> {
+    if count > count_max {
+        return Err(refusal(field, format!("{count} entries, at most {count_max} are taken")));
+    }
+    Ok(())
+}
+
+fn outside(field: &str, value: impl Display, max: impl Display) -> DecodeError {
+    refusal(field, format!("{value} is not within 0 to {max}"))
+}
+
+fn refusal(field: impl Into<String>, problem: impl Display) -> DecodeError {
+    DecodeError { field: field.into(), problem: problem.to_string() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! Model to wire. Total: every topology has a report, and decode takes each one.
+
+use berth_model::{CpuSet, Driver, Finding, Gpu, LinkLayer, MiB, Nic, NodeTopology, Parts, PortState, Zone, ZoneId};
+
+use crate::limit::{FINDINGS_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX, cut};
+use crate::topology::v1alpha1 as wire;
+
+/// The report of a topology, written by an agent of the given version.
+///
+/// Texts meant for people are cut to their limits rather than refused: a long driver message must not cost the node its report.
+#[must_use]
+pub fn encode(topology: &NodeTopology, agent_version: &str) -> wire::Status {
+    let parts = topology.parts();
+    let products = products(&parts.gpus);
+    wire::Status {
+        gpu_count: parts.gpus.len().try_into().unwrap_or(i32::MAX),
+        product: cut(&topology.products(), TEXT_BYTES_MAX).to_owned(),
+        link_class: topology.link_class(),
+        health: health_word(parts).to_owned(),
+        generation: parts.generation.0.try_into().unwrap_or(i64::MAX),
+        boot_id: parts.boot_id.to_string(),
+        agent_version: cut(agent_version, NAME_BYTES_MAX).to_owned(),
+        driver: Some(driver(&parts.driver)),
+        zones: parts.zones.iter().map(zone).collect(),
+        gpus: parts.gpus.iter().map(|g| gpu(g, &parts.zones, &products)).collect(),
+        products: products.into_iter().map(|name| wire::Product { name }).collect(),
+        nics: parts.nics.iter().map(nic).collect(),
+        links: parts.links.rows(),
+        findings: parts.findings.iter().take(FINDINGS_MAX).map(finding).collect(),
+    }
+}
+
+/// The word of the HEALTH column.
+fn health_word(parts: &Parts) -> &'static str {
+    let usable = parts.gpus.iter().filter(|g| g.health.is_usable()).count();
+    match &parts.driver {
+        Driver::Absent(_) => "no-driver",
+        Driver::Loaded(_) if usable == 0 && !parts.gpus.is_empty() => "unhealthy",
+        Driver::Loaded(_) if usable < parts.gpus.len() || !parts.findings.is_empty() => "degraded",
+        Driver::Loaded(_) => "healthy",
+    }
+}
+
+/// Products in the order in which GPUs show them first, so that one product, the usual case, is position 0.
+fn products(gpus: &[Gpu]) -> Vec<String> {
+    let mut products: Vec<String> = Vec::new();
+    for gpu in gpus {
+        let name = cut(&gpu.product, NAME_BYTES_MAX);
+        if !products.iter().any(|p| p == name) {
+            products.push(name.to_owned());
+        }
+    }
+    products
+}
+
+fn driver(driver: &Driver) -> wire::Driver {
+    let (state, version, text) = match driver {
+        Driver::Loaded(version) => ("loaded", version.as_str(), ""),
+        Driver::Absent(text) => ("absent", "", text.as_str()),
+    };
+    wire::Driver {
+        state: state.to_owned(),
+        version: cut(version, NAME_BYTES_MAX).to_owned(),
+        text: cut(text, TEXT_BYTES_MAX).to_owned(),
+    }
+}
+
+fn zone(zone: &Zone) -> wire::Zone {
+    wire::Zone {
+        id: zone.id.0.into(),
+        cpus: zone.cpus.to_string(),
+        memory_mib: zone.memory.map(mib),
+        distances: zone.distances.iter().copied().map(i32::from).collect(),
+    }
+}
+
+fn gpu(gpu: &Gpu, zones: &[Zone], products: &[String]) -> wire::Gpu {
+    let product = cut(&gpu.product, NAME_BYTES_MAX);
+    let position = products.iter().position(|p| p == product).unwrap_or_default();
+    let differs = gpu.cpus != cpus_of_zone(zones, gpu.zone);
+    wire::Gpu {
+        uuid: gpu.uuid.to_string(),
+        pci: gpu.pci.to_string(),
+        product_index: position.try_into().unwrap_or(i32::MAX),
+        memory_mib: gpu.memory.map(mib),
+        zone: gpu.zone.map(|z| z.0.into()),
+        cpus: differs.then(|| gpu.cpus.to_string()),
+        memory_zone: gpu.memory_zone.map(|z| z.0.into()),
+        mig_enabled: gpu.mig_enabled,
+        health: gpu.health.word().to_owned(),
+        health_reason: cut(gpu.health.reason(), TEXT_BYTES_MAX).to_owned(),
+    }
+}
+
+/// What a GPU's CPUs are where the report does not say: those of its zone.
+pub(crate) fn cpus_of_zone(zones: &[Zone], zone: Option<ZoneId>) -> CpuSet {
+    zones.iter().find(|z| Some(z.id) == zone).map(|z| z.cpus.clone()).unwrap_or_default()
+}
+
+fn nic(nic: &Nic) -> wire::Nic {
+    wire::Nic {
+        name: nic.name.to_string(),
+        pci: nic.pci.map(|p| p.to_string()).unwrap_or_default(),
+        zone: nic.zone.map(|z| z.0.into()),
+        link_layer: match nic.link_layer {
+            LinkLayer::InfiniBand => "infiniband",
+            LinkLayer::Ethernet => "ethernet",
+            LinkLayer::Unknown => "unknown",
+        }
+        .to_owned(),
+        state: match nic.state {
+            PortState::Active => "active",
+            PortState::Down => "down",
+            PortState::Unknown => "unknown",
+        }
+        .to_owned(),
+        rate_gbps: nic.rate_gbps.map(|r| r.try_into().unwrap_or(i32::MAX)),
+    }
+}
+
+fn finding(finding: &Finding) -> wire::Finding {
+    wire::Finding {
+        code: cut(&finding.code, NAME_BYTES_MAX).to_owned(),
+        device: cut(&finding.device, NAME_BYTES_MAX).to_owned(),
+        text: cut(&finding.text, TEXT_BYTES_MAX).to_owned(),
+    }
+}
+
+fn mib(size: MiB) -> i64 {
+    size.0.try_into().unwrap_or(i64::MAX)
+}

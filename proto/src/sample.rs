@@ -1,0 +1,180 @@
+//! Topologies for this crate's tests: one full machine, and a strategy for every legal one.
+
+use std::collections::BTreeSet;
+
+use berth_model::{
+    BootId, CpuSet, Driver, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, Link, LinkLayer, LinkMatrix, MiB, Nic,
+    NicName, NodeName, NodeTopology, Parts, PciAddress, PcieLevel, PortState, Zone, ZoneId,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// A machine of the size that the object's budget is stated for: 8 GPUs and 10 NICs on two zones, every text as long as in the field.
+pub(crate) fn eight_gpus_ten_nics() -> NodeTopology {
+    let zone = |id: u16, cpus: &str| Zone {
+        id: ZoneId(id),
+        cpus: CpuSet::parse(cpus).unwrap(),
+        memory: Some(MiB(1_031_868)),
+        distances: if id == 0 { vec![10, 21] } else { vec![21, 10] },
+    };
+    let zones = vec![zone(0, "0-55,112-167"), zone(1, "56-111,168-223")];
+    let side = |i: u8, half: u8| ZoneId(u16::from(i >= half));
+    let gpu = |i: u8| Gpu {
+        index: GpuIndex(i),
+        uuid: GpuUuid::parse(&format!("GPU-4a3f1c9e-7b52-11ef-9d0{i}-0242ac12000{i}")).unwrap(),
+        pci: PciAddress { domain: 0, bus: 0x1b + 16 * i, device: 0, function: 0 },
+        product: "NVIDIA H100 80GB HBM3".to_owned(),
+        memory: Some(MiB(81_559)),
+        zone: Some(side(i, 4)),
+        cpus: zones[usize::from(side(i, 4).0)].cpus.clone(),
+        memory_zone: None,
+        mig_enabled: Some(false),
+        health: Health::Healthy,
+    };
+    let nic = |i: u8| Nic {
+        name: NicName::parse(&format!("mlx5_{i}")).unwrap(),
+        pci: Some(PciAddress { domain: 0, bus: 0x18 + 16 * i, device: 0, function: 0 }),
+        zone: Some(side(i, 5)),
+        link_layer: LinkLayer::InfiniBand,
+        state: PortState::Active,
+        rate_gbps: Some(400),
+    };
+    let gpus: Vec<Gpu> = (0..8).map(gpu).collect();
+    let nics: Vec<Nic> = (0..10).map(nic).collect();
+    let zone_of = |d: usize| if d < 8 { gpus[d].zone } else { nics[d - 8].zone };
+    let links = LinkMatrix::build(18, |a, b| {
+        let pcie = if zone_of(a) == zone_of(b) { PcieLevel::Node } else { PcieLevel::Sys };
+        Link { nvlinks: if b < 8 { 18 } else { 0 }, pcie: Some(pcie) }
+    });
+    NodeTopology::try_new(Parts {
+        node: NodeName::parse("gpu-node-0017.pool-a.cluster.example").unwrap(),
+        boot_id: BootId::parse("6f2c9f0e-5d3b-4a9b-8d1e-0a7c5b3e9f10").unwrap(),
+        generation: Generation(12),
+        driver: Driver::Loaded("570.172.08".to_owned()),
+        zones,
+        gpus,
+        nics,
+        links,
+        findings: Vec::new(),
+    })
+    .unwrap()
+}
+
+/// Every legal topology of a node of moderate size whose texts keep the limits.
+pub(crate) fn topology() -> impl Strategy<Value = NodeTopology> {
+    let zones = proptest::collection::btree_set(0_u16..40, 1..5);
+    (zones, 0_usize..9, 0_usize..6, any::<bool>()).prop_flat_map(|(zones, gpu_count, nic_count, loaded)| {
+        let ids: Vec<u16> = zones.iter().copied().collect();
+        let devices = gpu_count + nic_count;
+        let driver = "[ -~]{0,40}".prop_map(move |t| if loaded { Driver::Loaded(t) } else { Driver::Absent(t) });
+        (
+            zone_list(zones),
+            vec(gpu(ids.clone()), gpu_count),
+            vec(nic(ids), nic_count),
+            vec(link(), devices * devices),
+            driver,
+            vec(finding(), 0..3),
+            (0..=i64::MAX).prop_map(i64::cast_unsigned),
+        )
+            .prop_map(move |(zones, mut gpus, mut nics, cells, driver, findings, generation)| {
+                for (i, gpu) in (0_u8..).zip(&mut gpus) {
+                    gpu.index = GpuIndex(i);
+                    gpu.pci.bus = i;
+                    gpu.uuid = GpuUuid::parse(&format!("{}-{i}", gpu.uuid)).unwrap();
+                }
+                for (i, nic) in nics.iter_mut().enumerate() {
+                    nic.name = NicName::parse(&format!("{}_{i}", nic.name)).unwrap();
+                }
+                NodeTopology::try_new(Parts {
+                    node: NodeName::parse("node").unwrap(),
+                    boot_id: BootId::parse("boot").unwrap(),
+                    generation: Generation(generation),
+                    driver,
+                    zones,
+                    gpus,
+                    nics,
+                    links: LinkMatrix::build(devices, |a, b| cells[a * devices + b]),
+                    findings,
+                })
+                .unwrap()
+            })
+    })
+}
+
+fn zone_list(ids: BTreeSet<u16>) -> impl Strategy<Value = Vec<Zone>> {
+    let count = ids.len();
+    let one = (cpus(), mib(), proptest::option::of(vec(10_u16..255, count)));
+    vec(one, count).prop_map(move |list| {
+        let zone = |(id, (cpus, memory, distances)): (&u16, (CpuSet, Option<MiB>, Option<Vec<u16>>))| Zone {
+            id: ZoneId(*id),
+            cpus,
+            memory,
+            distances: distances.unwrap_or_default(),
+        };
+        ids.iter().zip(list).map(zone).collect()
+    })
+}
+
+fn cpus() -> impl Strategy<Value = CpuSet> {
+    vec(0_u32..300, 0..12).prop_map(CpuSet::from_cpus)
+}
+
+fn mib() -> impl Strategy<Value = Option<MiB>> {
+    proptest::option::of((0..=i64::MAX).prop_map(|m| MiB(m.cast_unsigned())))
+}
+
+fn health() -> impl Strategy<Value = Health> {
+    let reason = "[ -~é]{0,60}";
+    prop_oneof![Just(Health::Healthy), reason.prop_map(Health::Unhealthy), reason.prop_map(Health::Unknown)]
+}
+
+fn gpu(zones: Vec<u16>) -> impl Strategy<Value = Gpu> {
+    let zone = proptest::option::of(proptest::sample::select(zones).prop_map(ZoneId));
+    let place = (zone, cpus(), proptest::option::of((0..100_u16).prop_map(ZoneId)));
+    ("[!-~]{1,40}", "NVIDIA [AB]", mib(), place, any::<Option<bool>>(), health(), 0_u32..70_000).prop_map(
+        |(uuid, product, memory, (zone, cpus, memory_zone), mig_enabled, health, domain)| Gpu {
+            index: GpuIndex(0),
+            uuid: GpuUuid::parse(&uuid).unwrap(),
+            pci: PciAddress { domain, bus: 0, device: 0, function: 0 },
+            product,
+            memory,
+            zone,
+            cpus,
+            memory_zone,
+            mig_enabled,
+            health,
+        },
+    )
+}
+
+fn nic(zones: Vec<u16>) -> impl Strategy<Value = Nic> {
+    let layer = prop_oneof![Just(LinkLayer::InfiniBand), Just(LinkLayer::Ethernet), Just(LinkLayer::Unknown)];
+    let state = prop_oneof![Just(PortState::Active), Just(PortState::Down), Just(PortState::Unknown)];
+    let pci = (any::<u8>(), 0_u8..32, 0_u8..8).prop_map(|(bus, device, function)| PciAddress {
+        domain: 0,
+        bus,
+        device,
+        function,
+    });
+    let zone = proptest::option::of(proptest::sample::select(zones).prop_map(ZoneId));
+    let rate_gbps = proptest::option::of(0_u32..1_000_000);
+    ("[!-~]{1,20}", proptest::option::of(pci), zone, layer, state, rate_gbps).prop_map(
+        |(name, pci, zone, link_layer, state, rate_gbps)| Nic {
+            name: NicName::parse(&name).unwrap(),
+            pci,
+            zone,
+            link_layer,
+            state,
+            rate_gbps,
+        },
+    )
+}
+
+fn link() -> impl Strategy<Value = Link> {
+    let level = proptest::option::of(proptest::sample::select(PcieLevel::ALL.to_vec()));
+    (0..=Link::NVLINKS_MAX, level).prop_map(|(nvlinks, pcie)| Link { nvlinks, pcie })
+}
+
+fn finding() -> impl Strategy<Value = Finding> {
+    ("[a-z-]{1,20}", "[ -~]{0,20}", "[ -~]{0,80}").prop_map(|(code, device, text)| Finding { code, device, text })
+}

@@ -1,0 +1,180 @@
+//! The policy: what operators tune. Checked once, at the edge; inside it is trusted.
+//!
+//! [`parse`] reads the ConfigMap's document; [`DEFAULT_DOCUMENT`] is every key with its comment and is what
+//! [`Policy::default`] is read from, so that the two cannot differ.
+
+mod spec;
+
+use std::collections::BTreeMap;
+
+use crate::wish::{Force, LinkWish};
+
+/// Every key with its comment and default.
+pub const DEFAULT_DOCUMENT: &str = include_str!("policy/default.yaml");
+
+/// The `apiVersion` of the document.
+pub const API_VERSION: &str = "config.berth.dev/v1alpha1";
+
+/// What to do about a node without a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMissing {
+    /// Refuse the node.
+    Reject,
+    /// Place by number, name no devices, put the node last.
+    ByCount,
+}
+
+/// What to do about a node with a stale report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnStale {
+    /// Use the last good report, put the node last.
+    Deprioritize,
+    /// Refuse the node.
+    Reject,
+    /// Use the last good report as if it were current.
+    Ignore,
+}
+
+/// Which nodes to fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// Used nodes first.
+    Binpack,
+    /// The emptiest first.
+    Spread,
+}
+
+/// How much each criterion counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weights {
+    /// Use of GPUs after placing.
+    pub gpu: u32,
+    /// Use of CPU after placing.
+    pub cpu: u32,
+    /// Use of memory after placing.
+    pub memory: u32,
+    /// How near the set's GPUs are.
+    pub link: u32,
+}
+
+/// What holds for one class of workloads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    /// Which nodes to fill.
+    pub placement: Placement,
+    /// How much each criterion counts.
+    pub weights: Weights,
+    /// Link wish of pods that name none.
+    pub link: Option<LinkWish>,
+    /// Rail wish of pods that name none.
+    pub rail: Force,
+    /// Zone wish of pods that name none.
+    pub zone: Force,
+}
+
+/// How many nodes a filter answer names; `None` for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShortList {
+    /// For pods whose order is ours alone.
+    pub size: Option<usize>,
+    /// For pods with wishes that kube-scheduler weighs.
+    pub size_soft: Option<usize>,
+    /// Always kept of every zone.
+    pub per_zone: usize,
+}
+
+/// A checked policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    gpu_resources: Vec<String>,
+    on_missing: OnMissing,
+    on_stale: OnStale,
+    stale_after_seconds: u64,
+    short_list: ShortList,
+    soft_steps: u32,
+    default_class: String,
+    classes: BTreeMap<String, Class>,
+}
+
+/// Why a document is no policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {message}")]
+pub struct PolicyError {
+    /// Line, from 1.
+    pub line: u64,
+    /// Column, from 1.
+    pub column: u64,
+    /// What is wrong and what would be right; names the key.
+    pub message: String,
+}
+
+/// Reads a policy document.
+///
+/// # Errors
+/// [`PolicyError`] with the place and the key of the first thing that is wrong.
+pub fn parse(document: &str) -> Result<Policy, PolicyError> {
+    spec::parse(document)
+}
+
+impl Policy {
+    /// Names of extended resources that mean whole GPUs.
+    pub fn gpu_resources(&self) -> impl Iterator<Item = &str> {
+        self.gpu_resources.iter().map(String::as_str)
+    }
+
+    /// What to do about a node without a report.
+    #[must_use]
+    pub fn on_missing(&self) -> OnMissing {
+        self.on_missing
+    }
+
+    /// What to do about a node with a stale report.
+    #[must_use]
+    pub fn on_stale(&self) -> OnStale {
+        self.on_stale
+    }
+
+    /// How long an agent must be not ready before its report counts as stale.
+    #[must_use]
+    pub fn stale_after_seconds(&self) -> u64 {
+        self.stale_after_seconds
+    }
+
+    /// How many nodes a filter answer names.
+    #[must_use]
+    pub fn short_list(&self) -> ShortList {
+        self.short_list
+    }
+
+    /// How many steps the nodes of pods with soft wishes are ranked in.
+    #[must_use]
+    pub fn soft_steps(&self) -> u32 {
+        self.soft_steps
+    }
+
+    /// The class of pods that name none.
+    #[must_use]
+    pub fn default_class(&self) -> &str {
+        &self.default_class
+    }
+
+    /// A class by name.
+    #[must_use]
+    pub fn class(&self, name: &str) -> Option<&Class> {
+        self.classes.get(name)
+    }
+
+    /// All class names, in order.
+    pub fn class_names(&self) -> impl Iterator<Item = &str> {
+        self.classes.keys().map(String::as_str)
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        spec::built_in()
+    }
+}
+
+#[cfg(test)]
+mod tests;

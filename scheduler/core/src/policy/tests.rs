@@ -1,0 +1,63 @@
+//! Claims about the policy document.
+
+use super::*;
+
+fn with(lines: &str) -> String {
+    format!("apiVersion: config.berth.dev/v1alpha1\nkind: Policy\n{lines}")
+}
+
+#[test]
+fn the_default_document_says_what_holds_when_nothing_is_said() {
+    let printed = parse(DEFAULT_DOCUMENT).unwrap();
+    assert_eq!(printed, Policy::default());
+    assert_eq!(parse(&with("")).unwrap(), Policy::default());
+}
+
+#[test]
+fn a_class_inherits_from_class_default() {
+    let policy = parse(&with("classes:\n  default: {placement: spread}\n  big: {weights: {link: 9}}\n")).unwrap();
+    let big = policy.class("big").unwrap();
+    assert_eq!(big.placement, Placement::Spread);
+    assert_eq!(big.weights, Weights { gpu: 3, cpu: 1, memory: 1, link: 9 });
+    assert_eq!(policy.class("training"), None, "classes replace the built-in ones");
+}
+
+#[test]
+fn all_turns_the_short_list_off() {
+    let policy = parse(&with("shortList: {size: all, perZone: 0}\n")).unwrap();
+    assert_eq!(policy.short_list(), ShortList { size: None, size_soft: Some(256), per_zone: 0 });
+}
+
+#[test]
+fn what_is_wrong_is_named_with_line_and_column() {
+    for (lines, line, column, said) in [
+        ("topolgy: {}\n", 3, 1, "topolgy"),
+        ("topology:\n  stale: maybe\n", 4, 10, "topology.stale: \"maybe\" is none of deprioritize, reject, ignore"),
+        ("topology: {staleAfterSeconds: 0}\n", 3, 31, "between 1 and 86400"),
+        ("shortList: {size: none}\n", 3, 19, "shortList.size"),
+        ("order: {softSteps: 99}\n", 3, 20, "between 1 and 16"),
+        ("defaultClass: nope\n", 3, 15, "defaultClass: \"nope\" is none of the classes default"),
+        ("classes:\n  a: {weights: {gpu: 0, cpu: 0, memory: 0, link: 0}}\ndefaultClass: a\n", 4, 16, "above 0"),
+        ("classes:\n  default: {weights: {gpu: -1}}\n", 4, 28, ""),
+        ("classes:\n  default: {link: nvlnk}\n", 4, 19, "classes.default.link: \"nvlnk\" is not nvlink, pix"),
+        ("resources: {gpu: [cpu]}\n", 3, 19, "no extended resource"),
+        ("resources: {gpu: [a.b/c, a.b/c]}\n", 3, 26, "twice"),
+        ("resources: {gpu: []}\n", 3, 18, "1 to 16"),
+        ("kind: Policy\n", 3, 1, "kind"),
+        ("  bad: [\n", 3, 0, ""),
+    ] {
+        let error = parse(&with(lines)).unwrap_err();
+        assert_eq!(error.line, line, "{lines}: {error}");
+        assert!(column == 0 || error.column == column, "{lines}: {error}");
+        assert!(error.message.contains(said), "{lines}: {error}");
+    }
+}
+
+#[test]
+fn another_version_or_kind_is_refused() {
+    let error = parse("apiVersion: config.berth.dev/v2\nkind: Policy\n").unwrap_err();
+    assert_eq!((error.line, error.column), (1, 13));
+    assert!(error.message.contains("config.berth.dev/v1alpha1 is right"), "{error}");
+    assert!(parse("kind: Policy\n").unwrap_err().message.contains("apiVersion"));
+    assert!(parse("").is_err());
+}

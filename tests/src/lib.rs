@@ -1,1 +1,5 @@
-//! x
+//! Owns what the tests, the benches and people share to run Berth's programs
+//! beside real parts. The tests themselves are in `tests/tests/`.
+
+pub mod binaries;
+pub mod controlplane;

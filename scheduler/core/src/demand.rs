@@ -135,6 +135,34 @@ impl Demand {
     }
 }
 
+/// What a pod takes of a node, of every resource it names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// CPU in thousandths of a core.
+    pub cpu_milli: u64,
+    /// Memory.
+    pub memory: MiB,
+    /// Extended resources by name.
+    pub extended: BTreeMap<String, u64>,
+}
+
+impl Totals {
+    /// Adds up a pod that the API server accepted; amounts that cannot be read count as none.
+    #[must_use]
+    pub fn of(pod: &PodRequest) -> Self {
+        let all = pod.containers.iter().chain(&pod.init_containers);
+        let extended = |name: &&String| name.contains('/') && !name.starts_with("kubernetes.io/");
+        let names: std::collections::BTreeSet<&String> =
+            all.take(CONTAINERS_MAX).flat_map(|c| c.requests.keys()).filter(extended).collect();
+        let amount = |name: &str| effective(pod, |r| quantity_of(r, name, quantity::parse_units)).unwrap_or(0);
+        Self {
+            cpu_milli: effective(pod, |r| quantity_of(r, "cpu", quantity::parse_milli)).unwrap_or(0),
+            memory: MiB(amount("memory").div_ceil(1 << 20)),
+            extended: names.into_iter().map(|n| (n.clone(), amount(n))).collect(),
+        }
+    }
+}
+
 /// The pod's effective request: what app containers and sidecars hold together, or more where an init container needs more.
 ///
 /// Source: k8s.io/component-helpers `resource.PodRequests`.

@@ -3,19 +3,49 @@
 //! Nodes of one kind have equal fabrics, whatever their UUIDs and names; the index interns them so that equal states are
 //! computed once.
 
+use std::cmp::Ordering;
+use std::sync::OnceLock;
+
 use berth_model::{GpuSet, Link, LinkClass, NodeTopology, PcieLevel, PortState, ZoneId};
 
 /// How near the GPUs of a node are.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone)]
 pub struct Fabric {
+    pairs: Pairs,
+    /// By set size: the best value inside any set of the idle node. Filled at first use, since most nodes of a kind share one
+    /// fabric and 16 GPUs have 65,536 sets.
+    best_inside: OnceLock<Vec<u64>>,
+}
+
+/// What makes two fabrics equal.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Pairs {
     gpu_count: usize,
     /// Row-major `gpu_count` x `gpu_count`; the diagonal is not used.
     links: Vec<LinkClass>,
     values: Vec<u32>,
     zones: Vec<Option<ZoneId>>,
     railed: GpuSet,
-    /// By set size: the best value inside any set of the idle node.
-    best_inside: Vec<u64>,
+}
+
+impl PartialEq for Fabric {
+    fn eq(&self, other: &Self) -> bool {
+        self.pairs == other.pairs
+    }
+}
+
+impl Eq for Fabric {}
+
+impl PartialOrd for Fabric {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Fabric {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.pairs.cmp(&other.pairs)
+    }
 }
 
 /// Worth of one NVLink in a set, against the PCIe levels below. The unit has no meaning beyond this order: one NVLink
@@ -60,14 +90,12 @@ impl Fabric {
         };
         let railed = parts.gpus.iter().filter(|g| has_rail(usize::from(g.index.0))).map(|g| g.index).collect();
         let zones = parts.gpus.iter().map(|g| g.zone).collect();
-        let mut fabric = Self { gpu_count, links, values, zones, railed, best_inside: Vec::new() };
-        fabric.best_inside = (0..=gpu_count).map(|size| fabric.best_of_idle(size)).collect();
-        fabric
+        Self { pairs: Pairs { gpu_count, links, values, zones, railed }, best_inside: OnceLock::new() }
     }
 
     fn best_of_idle(&self, size: usize) -> u64 {
         let size = u32::try_from(size).unwrap_or(0);
-        let all = GpuSet::first(self.gpu_count);
+        let all = GpuSet::first(self.pairs.gpu_count);
         if choices(all.gpu_count(), size) > EXACT_CHOICES_MAX {
             return crate::place::greedy(self, all, size).map_or(0, |set| self.inside(set));
         }
@@ -77,17 +105,17 @@ impl Fabric {
     /// How many GPUs the node has.
     #[must_use]
     pub fn gpu_count(&self) -> usize {
-        self.gpu_count
+        self.pairs.gpu_count
     }
 
     /// GPUs that have an active NIC under their own PCIe switch.
     #[must_use]
     pub fn railed(&self) -> GpuSet {
-        self.railed
+        self.pairs.railed
     }
 
     pub(crate) fn pair_value(&self, a: usize, b: usize) -> u32 {
-        self.values.get(a.saturating_mul(self.gpu_count).saturating_add(b)).copied().unwrap_or(0)
+        self.pairs.values.get(a.saturating_mul(self.pairs.gpu_count).saturating_add(b)).copied().unwrap_or(0)
     }
 
     /// The sum of the values of all pairs of a set: more is nearer.
@@ -105,7 +133,8 @@ impl Fabric {
     /// The best [`Self::inside`] of any set of this size on the idle node.
     #[must_use]
     pub fn best_inside(&self, size: u32) -> u64 {
-        usize::try_from(size).ok().and_then(|s| self.best_inside.get(s)).copied().unwrap_or(0)
+        let best = self.best_inside.get_or_init(|| (0..=self.pairs.gpu_count).map(|s| self.best_of_idle(s)).collect());
+        usize::try_from(size).ok().and_then(|s| best.get(s)).copied().unwrap_or(0)
     }
 
     /// The weakest link between any two GPUs of a set; `None` for fewer than two.
@@ -114,8 +143,8 @@ impl Fabric {
         let mut weakest: Option<LinkClass> = None;
         for a in set.iter() {
             for b in set.iter().filter(|b| *b > a) {
-                let at = usize::from(a.0).saturating_mul(self.gpu_count).saturating_add(usize::from(b.0));
-                let link = self.links.get(at).copied().unwrap_or(LinkClass::Unknown);
+                let at = usize::from(a.0).saturating_mul(self.pairs.gpu_count).saturating_add(usize::from(b.0));
+                let link = self.pairs.links.get(at).copied().unwrap_or(LinkClass::Unknown);
                 weakest = Some(weakest.map_or(link, |w| w.min(link)));
             }
         }
@@ -125,7 +154,7 @@ impl Fabric {
     /// The one zone of all GPUs of a set; `None` when they differ or one is unknown.
     #[must_use]
     pub fn zone(&self, set: GpuSet) -> Option<ZoneId> {
-        let mut zones = set.iter().map(|i| self.zones.get(usize::from(i.0)).copied().flatten());
+        let mut zones = set.iter().map(|i| self.pairs.zones.get(usize::from(i.0)).copied().flatten());
         let first = zones.next()??;
         zones.all(|z| z == Some(first)).then_some(first)
     }

@@ -1,1 +1,110 @@
-//! x
+//! The state of the cluster in memory: nodes, reports, bound pods, holds.
+//!
+//! [`Index::apply`] is the only way in, by a closed [`Event`]; the index does not know where events come from. Readers take
+//! an immutable [`Snapshot`] and let go. Everything here can be rebuilt from a list of nodes, reports and pods: holds are
+//! hints whose loss costs a retry, never a double booking.
+#![forbid(unsafe_code)]
+
+mod eval;
+mod event;
+mod hold;
+mod ledger;
+mod snapshot;
+mod state;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use berth_core::{Demand, Plan, Policy, Unfit};
+use berth_model::NodeName;
+
+pub use eval::{Evaluator, Verdict};
+pub use event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
+pub use ledger::Holder;
+pub use snapshot::{NodeSlot, Snapshot};
+use state::State;
+
+/// The cluster as the events say it is.
+#[derive(Debug)]
+pub struct Index {
+    state: Mutex<State>,
+    published: ArcSwap<Snapshot>,
+    is_dirty: AtomicBool,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new(State::default()),
+            published: ArcSwap::from_pointee(Snapshot::default()),
+            is_dirty: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Index {
+    /// Takes one event. Events of one kind must come in the order in which their source saw them.
+    pub fn apply(&self, event: Event) -> Change {
+        let mut state = self.lock();
+        let change = state.apply(event);
+        self.is_dirty.store(true, Ordering::Release);
+        change
+    }
+
+    /// Replaces everything of one kind at once, as after a relist: what `live` does not name is gone. No reader sees half of it.
+    pub fn reset(&self, kind: Kind, live: Vec<Event>) -> Vec<Change> {
+        let mut state = self.lock();
+        let changes = state.reset(kind, live);
+        self.is_dirty.store(true, Ordering::Release);
+        changes
+    }
+
+    /// The cluster as of now. Cheap when nothing changed since the last call.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        if self.is_dirty.swap(false, Ordering::AcqRel) {
+            let state = self.lock();
+            // Stored under the lock, so that an older snapshot never follows a newer one.
+            self.published.store(Arc::new(state.snapshot()));
+        }
+        self.published.load_full()
+    }
+
+    /// Plans the pod on the node as of now, and holds what was planned until `until_ms`. Both in one step: two pods that are
+    /// bound at once never get one device. An earlier hold of the same pod does not count against it.
+    ///
+    /// # Errors
+    /// [`Unfit`] as [`berth_core::plan`] says it.
+    pub fn plan_and_hold(
+        &self,
+        uid: &PodUid,
+        node: &NodeName,
+        demand: &Demand,
+        policy: &Policy,
+        until_ms: u64,
+    ) -> Result<Plan, Unfit> {
+        let mut state = self.lock();
+        let plan = state.plan_and_hold(uid, node, demand, policy, until_ms);
+        self.is_dirty.store(true, Ordering::Release);
+        plan
+    }
+
+    /// Lets go of holds whose time is over; says how many those were.
+    pub fn expire_holds(&self, now_ms: u64) -> usize {
+        let mut state = self.lock();
+        let expired = state.expire_holds(now_ms);
+        if expired > 0 {
+            self.is_dirty.store(true, Ordering::Release);
+        }
+        expired
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic inside a fold leaves the maps as they were before or after one event: going on is right.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

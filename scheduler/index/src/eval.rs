@@ -1,0 +1,131 @@
+//! Verdicts of all nodes for one shape of pod, computed once per node state.
+//!
+//! One bound pod dirties one node; a filter call then evaluates that node and reads the rest. Answers are those of
+//! [`berth_core::plan::decide`] afresh: a test compares them after every event.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use berth_core::place::{Chooser, Rule, choose};
+use berth_core::plan::decide;
+use berth_core::score::Score;
+use berth_core::unfit::Reason;
+use berth_core::{Fabric, Policy, Shape};
+use berth_model::GpuSet;
+
+use crate::snapshot::Snapshot;
+
+/// Whether a node can take a shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It can, this well.
+    Fit(Score),
+    /// It cannot.
+    Unfit(Reason),
+}
+
+/// Shapes remembered: clusters see a few dozen; each costs 24 bytes a node.
+const SHAPES_MAX: usize = 128;
+/// Set choices remembered. Beyond it all are forgotten: they are cheap to make again.
+const CHOICES_MAX: usize = 65_536;
+
+/// Remembers verdicts by shape and node state.
+#[derive(Debug, Default)]
+pub struct Evaluator {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    policy: Option<Arc<Policy>>,
+    shapes: HashMap<Shape, Remembered>,
+    choices: Choices,
+    calls: u64,
+    evaluations: u64,
+}
+
+#[derive(Debug, Default)]
+struct Remembered {
+    last_call: u64,
+    /// By position: the version of the node that the verdict is of. Version 0 is no node's.
+    verdicts: Vec<(u64, Option<Verdict>)>,
+}
+
+impl Evaluator {
+    /// The verdicts for the nodes at the given positions; `None` where the snapshot has no node there or no Node object.
+    #[must_use]
+    pub fn verdicts(
+        &self,
+        snapshot: &Snapshot,
+        positions: &[Option<usize>],
+        shape: &Shape,
+        policy: &Arc<Policy>,
+    ) -> Vec<Option<Verdict>> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.prepare(shape, policy);
+        let Inner { shapes, choices, calls, evaluations, .. } = &mut *inner;
+        let remembered = shapes.entry(shape.clone()).or_default();
+        remembered.last_call = *calls;
+        if remembered.verdicts.len() < snapshot.slots.len() {
+            remembered.verdicts.resize(snapshot.slots.len(), (0, None));
+        }
+        let one = |position: &Option<usize>| {
+            let position = (*position)?;
+            let slot = snapshot.slot(position).filter(|s| s.exists)?;
+            let known = remembered.verdicts.get_mut(position)?;
+            if known.0 != slot.version {
+                *evaluations = evaluations.saturating_add(1);
+                let verdict = match decide(&slot.view, shape, policy, choices) {
+                    Ok(fit) => Verdict::Fit(fit.score),
+                    Err(reason) => Verdict::Unfit(reason),
+                };
+                *known = (slot.version, Some(verdict));
+            }
+            known.1
+        };
+        positions.iter().map(one).collect()
+    }
+
+    /// How many nodes were evaluated so far, over all calls.
+    #[must_use]
+    pub fn evaluation_count(&self) -> u64 {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).evaluations
+    }
+}
+
+impl Inner {
+    fn prepare(&mut self, shape: &Shape, policy: &Arc<Policy>) {
+        self.calls = self.calls.saturating_add(1);
+        if self.policy.as_ref().is_none_or(|known| !Arc::ptr_eq(known, policy)) {
+            self.shapes.clear();
+            self.policy = Some(Arc::clone(policy));
+        }
+        if self.shapes.len() >= SHAPES_MAX && !self.shapes.contains_key(shape) {
+            let oldest = self.shapes.iter().min_by_key(|(_, r)| r.last_call).map(|(s, _)| s.clone());
+            oldest.and_then(|s| self.shapes.remove(&s));
+        }
+    }
+}
+
+/// Set choices by fabric, free GPUs and rule. The fabric is kept alive, so that its address stays its own.
+#[derive(Debug, Default)]
+struct Choices {
+    known: HashMap<(usize, GpuSet, Rule), Choice>,
+}
+
+#[derive(Debug)]
+struct Choice {
+    set: Option<GpuSet>,
+    _fabric: Arc<Fabric>,
+}
+
+impl Chooser for Choices {
+    fn choose(&mut self, fabric: &Arc<Fabric>, free: GpuSet, rule: Rule) -> Option<GpuSet> {
+        if self.known.len() >= CHOICES_MAX {
+            self.known.clear();
+        }
+        let key = (Arc::as_ptr(fabric).addr(), free, rule);
+        let afresh = || Choice { set: choose(fabric, free, rule), _fabric: Arc::clone(fabric) };
+        self.known.entry(key).or_insert_with(afresh).set
+    }
+}

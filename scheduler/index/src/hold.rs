@@ -1,0 +1,57 @@
+//! Holds: short-lived claims between the decision of a bind and its result.
+
+use std::collections::BTreeMap;
+
+use berth_core::view::Compute;
+use berth_model::{GpuUuid, NodeName};
+
+use crate::event::PodUid;
+
+/// One claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hold {
+    pub(crate) node: NodeName,
+    pub(crate) devices: Vec<GpuUuid>,
+    /// GPUs that the pod takes beyond the named devices.
+    pub(crate) unnamed_gpu_count: u32,
+    pub(crate) compute: Compute,
+    pub(crate) until_ms: u64,
+}
+
+/// All claims, by pod.
+#[derive(Debug, Default)]
+pub(crate) struct Holds {
+    by_pod: BTreeMap<PodUid, Hold>,
+}
+
+impl Holds {
+    pub(crate) fn take(&mut self, uid: PodUid, hold: Hold) {
+        self.by_pod.insert(uid, hold);
+    }
+
+    /// Gives a claim back; says whose node it was on.
+    pub(crate) fn release(&mut self, uid: &PodUid) -> Option<NodeName> {
+        self.by_pod.remove(uid).map(|h| h.node)
+    }
+
+    pub(crate) fn on<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = (&'a PodUid, &'a Hold)> {
+        self.by_pod.iter().filter(move |(_, h)| h.node == *node)
+    }
+
+    /// Drops claims whose time is over; says on which nodes they were.
+    pub(crate) fn expire(&mut self, now_ms: u64) -> Vec<NodeName> {
+        let mut nodes = Vec::new();
+        self.by_pod.retain(|_, hold| {
+            let is_alive = hold.until_ms > now_ms;
+            if !is_alive {
+                nodes.push(hold.node.clone());
+            }
+            is_alive
+        });
+        nodes
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.by_pod.len()
+    }
+}

@@ -1,0 +1,298 @@
+//! The mutable state behind the index: one entry per node, kept folded after every event.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use berth_core::view::{Compute, Knowledge};
+use berth_core::{Demand, Fabric, NodeView, Plan, Policy, Unfit, plan};
+use berth_model::{NodeName, NodeTopology};
+
+use crate::event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
+use crate::hold::{Hold, Holds};
+use crate::ledger::NodeEntry;
+use crate::snapshot::{NodeSlot, Snapshot};
+
+/// UIDs of pods that are gone, remembered so that a list older than the watch cannot bring them back. A list is at most
+/// seconds old; this many deletions do not happen in that time.
+const GRAVES_MAX: usize = 16_384;
+
+#[derive(Debug)]
+pub(crate) struct State {
+    gpu_names: BTreeSet<String>,
+    entries: BTreeMap<NodeName, NodeEntry>,
+    /// Where every known pod is counted; a pod that is not bound is not known here.
+    pod_nodes: HashMap<PodUid, NodeName>,
+    graves: VecDeque<PodUid>,
+    grave_set: BTreeSet<PodUid>,
+    holds: Holds,
+    fabrics: BTreeSet<Arc<Fabric>>,
+    slots: Vec<Option<Arc<NodeSlot>>>,
+    positions: Arc<HashMap<Arc<str>, usize>>,
+    version: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            gpu_names: Policy::default().gpu_resources().map(str::to_owned).collect(),
+            entries: BTreeMap::new(),
+            pod_nodes: HashMap::new(),
+            graves: VecDeque::new(),
+            grave_set: BTreeSet::new(),
+            holds: Holds::default(),
+            fabrics: BTreeSet::new(),
+            slots: Vec::new(),
+            positions: Arc::default(),
+            version: 0,
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn apply(&mut self, event: Event) -> Change {
+        match event {
+            Event::Node(facts) => self.take_node(facts),
+            Event::NodeGone(name) => self.edit(&name, |entry| {
+                entry.facts = None;
+                entry.offered = Arc::default();
+            }),
+            Event::Report(topology) => self.take_report(*topology),
+            Event::ReportGone(name) => self.edit(&name, |entry| entry.report = None),
+            Event::Agent { node, is_there } => self.edit(&node, |entry| entry.is_agent_away = !is_there),
+            Event::Pod(pod) => self.take_pod(*pod),
+            Event::PodGone(uid) => self.drop_pod(&uid),
+            Event::GpuResources(names) => self.take_gpu_names(names),
+            Event::HoldReleased(uid) => match self.holds.release(&uid) {
+                Some(node) => self.edit(&node, |_| ()),
+                None => Change::default(),
+            },
+        }
+    }
+
+    /// What `live` does not name is gone.
+    pub(crate) fn reset(&mut self, kind: Kind, live: Vec<Event>) -> Vec<Change> {
+        let gone = match kind {
+            Kind::Nodes => self.nodes_missing_from(&live),
+            Kind::Reports => self.reports_missing_from(&live),
+            Kind::Pods => self.pods_missing_from(&live),
+        };
+        gone.into_iter().chain(live).map(|event| self.apply(event)).collect()
+    }
+
+    fn nodes_missing_from(&self, live: &[Event]) -> Vec<Event> {
+        let named = |event: &Event| if let Event::Node(facts) = event { Some(facts.name.clone()) } else { None };
+        let named: BTreeSet<NodeName> = live.iter().filter_map(named).collect();
+        let absent = self.entries.iter().filter(|(name, entry)| entry.facts.is_some() && !named.contains(*name));
+        absent.map(|(name, _)| Event::NodeGone(name.clone())).collect()
+    }
+
+    fn reports_missing_from(&self, live: &[Event]) -> Vec<Event> {
+        let named = |event: &Event| if let Event::Report(t) = event { Some(t.parts().node.clone()) } else { None };
+        let named: BTreeSet<NodeName> = live.iter().filter_map(named).collect();
+        let absent = self.entries.iter().filter(|(name, entry)| entry.report.is_some() && !named.contains(*name));
+        absent.map(|(name, _)| Event::ReportGone(name.clone())).collect()
+    }
+
+    fn pods_missing_from(&self, live: &[Event]) -> Vec<Event> {
+        let named = |event: &Event| if let Event::Pod(pod) = event { Some(pod.uid.clone()) } else { None };
+        let named: BTreeSet<PodUid> = live.iter().filter_map(named).collect();
+        let absent = self.pod_nodes.keys().filter(|uid| !named.contains(uid));
+        absent.cloned().map(Event::PodGone).collect()
+    }
+
+    fn take_node(&mut self, facts: NodeFacts) -> Change {
+        let name = facts.name.clone();
+        self.edit(&name, |entry| {
+            entry.offered = Arc::new(facts.offered.clone());
+            entry.facts = Some(facts);
+        })
+    }
+
+    fn take_report(&mut self, topology: NodeTopology) -> Change {
+        let name = topology.parts().node.clone();
+        let generation = topology.parts().generation;
+        let known = self.entries.get(&name).and_then(|e| e.report.as_ref()).map(|(t, _)| Arc::clone(t));
+        if let Some(known) = known {
+            let newest = known.parts().generation;
+            if generation < newest || (generation == newest && *known != topology) {
+                let refused = format!("generation: {generation} is not above {newest}, which is known");
+                return Change { node: None, has_grown: false, refused: Some(refused) };
+            }
+            if *known == topology {
+                return Change::default();
+            }
+        }
+        let fabric = self.intern(Fabric::of(&topology));
+        self.edit(&name, |entry| entry.report = Some((Arc::new(topology), fabric)))
+    }
+
+    fn intern(&mut self, fabric: Fabric) -> Arc<Fabric> {
+        if let Some(known) = self.fabrics.get(&fabric) {
+            return Arc::clone(known);
+        }
+        // Fabrics that no report uses any more go when a new one comes.
+        self.fabrics.retain(|f| Arc::strong_count(f) > 1);
+        let fabric = Arc::new(fabric);
+        self.fabrics.insert(Arc::clone(&fabric));
+        fabric
+    }
+
+    fn take_pod(&mut self, mut pod: PodFacts) -> Change {
+        if self.grave_set.contains(&pod.uid) {
+            return Change::default();
+        }
+        let Some(node) = pod.node.clone().filter(|_| !pod.is_ended) else {
+            // Ended pods hold nothing, and an ended pod never lives again.
+            return if pod.is_ended { self.drop_pod(&pod.uid) } else { Change::default() };
+        };
+        let uid = pod.uid.clone();
+        let known = self.entries.get(&node).and_then(|e| e.pods.get(&uid));
+        if let Some(known) = known {
+            // A plan that vanishes from a live pod still counts as held: the devices did not vanish.
+            if matches!(known.note, PlanNote::Devices(_)) && !matches!(pod.note, PlanNote::Devices(_)) {
+                pod.note = known.note.clone();
+            }
+            if **known == pod {
+                return Change::default();
+            }
+        }
+        self.holds.release(&uid);
+        self.pod_nodes.insert(uid.clone(), node.clone());
+        self.edit(&node, |entry| {
+            entry.pods.insert(uid, Arc::new(pod));
+        })
+    }
+
+    fn drop_pod(&mut self, uid: &PodUid) -> Change {
+        if self.grave_set.insert(uid.clone()) {
+            self.graves.push_back(uid.clone());
+            if self.graves.len() > GRAVES_MAX
+                && let Some(oldest) = self.graves.pop_front()
+            {
+                self.grave_set.remove(&oldest);
+            }
+        }
+        let held_on = self.holds.release(uid);
+        match self.pod_nodes.remove(uid).or(held_on) {
+            Some(node) => self.edit(&node, |entry| {
+                entry.pods.remove(uid);
+            }),
+            None => Change::default(),
+        }
+    }
+
+    fn take_gpu_names(&mut self, names: Vec<String>) -> Change {
+        let names: BTreeSet<String> = names.into_iter().collect();
+        if names == self.gpu_names {
+            return Change::default();
+        }
+        self.gpu_names = names;
+        let nodes: Vec<NodeName> = self.entries.keys().cloned().collect();
+        let grown = nodes.iter().map(|n| self.edit(n, |_| ())).filter(|c| c.has_grown);
+        grown.last().unwrap_or_default()
+    }
+
+    /// Changes one entry, folds it anew, and says what that did.
+    fn edit(&mut self, name: &NodeName, change: impl FnOnce(&mut NodeEntry)) -> Change {
+        let before = self.slot(name).map(|s| capacity(&s.view, s.exists));
+        let entry = self.entries.entry(name.clone()).or_default();
+        change(entry);
+        if entry.is_empty() && self.holds.on(name).next().is_none() {
+            self.entries.remove(name);
+            self.drop_slot(name);
+            return Change { node: Some(name.clone()), has_grown: false, refused: None };
+        }
+        self.fold(name);
+        let after = self.slot(name).map(|s| capacity(&s.view, s.exists));
+        Change { node: Some(name.clone()), has_grown: after > before, refused: None }
+    }
+
+    fn fold(&mut self, name: &NodeName) {
+        let Some(entry) = self.entries.get(name) else { return };
+        let (view, holders) = entry.fold(name, &self.gpu_names, self.holds.on(name));
+        self.version = self.version.saturating_add(1);
+        let slot = NodeSlot {
+            version: self.version,
+            view,
+            exists: entry.facts.is_some(),
+            zone: entry.facts.as_ref().and_then(|f| f.zone.clone()),
+            is_avoided: entry.facts.as_ref().is_some_and(|f| f.is_avoided),
+            holders,
+        };
+        let position = self.positions.get(name.as_str()).copied().unwrap_or_else(|| {
+            let position = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+            Arc::make_mut(&mut self.positions).insert(Arc::from(name.as_str()), position);
+            position
+        });
+        if position >= self.slots.len() {
+            self.slots.resize(position.saturating_add(1), None);
+        }
+        if let Some(place) = self.slots.get_mut(position) {
+            *place = Some(Arc::new(slot));
+        }
+    }
+
+    fn slot(&self, name: &NodeName) -> Option<&NodeSlot> {
+        let position = self.positions.get(name.as_str())?;
+        self.slots.get(*position)?.as_deref()
+    }
+
+    fn drop_slot(&mut self, name: &NodeName) {
+        let position = Arc::make_mut(&mut self.positions).remove(name.as_str());
+        if let Some(place) = position.and_then(|p| self.slots.get_mut(p)) {
+            *place = None;
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot { slots: self.slots.clone(), positions: Arc::clone(&self.positions), hold_count: self.holds.count() }
+    }
+
+    pub(crate) fn plan_and_hold(
+        &mut self,
+        uid: &PodUid,
+        node: &NodeName,
+        demand: &Demand,
+        policy: &Policy,
+        until_ms: u64,
+    ) -> Result<Plan, Unfit> {
+        self.holds.release(uid);
+        let entry = self.entries.entry(node.clone()).or_default();
+        let (view, _) = entry.fold(node, &self.gpu_names, self.holds.on(node));
+        let planned = plan(&view, demand, policy);
+        if let Ok(plan) = &planned {
+            self.holds.take(uid.clone(), hold_of(plan, demand, until_ms));
+        }
+        self.edit(node, |_| ());
+        planned
+    }
+
+    pub(crate) fn expire_holds(&mut self, now_ms: u64) -> usize {
+        let nodes = self.holds.expire(now_ms);
+        for node in &nodes {
+            self.edit(node, |_| ());
+        }
+        nodes.len()
+    }
+}
+
+fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {
+    let mut devices: Vec<_> = plan.containers.iter().flat_map(|c| &c.gpus).map(|g| g.uuid.clone()).collect();
+    devices.sort_unstable();
+    devices.dedup();
+    let named = u32::try_from(devices.len()).unwrap_or(u32::MAX);
+    Hold {
+        node: plan.node.clone(),
+        devices,
+        unnamed_gpu_count: demand.shape.gpu_count.saturating_sub(named),
+        compute: Compute { cpu_milli: demand.shape.cpu_milli, memory: demand.shape.memory },
+        until_ms,
+    }
+}
+
+/// How much a node can take, for telling growth: whether it is there, how well it is known, and its free GPUs.
+fn capacity(view: &NodeView, exists: bool) -> (bool, std::cmp::Reverse<Knowledge>, u32, u64) {
+    let free = view.hardware.as_ref().map_or(0, |h| view.unheld(h.topology.usable_gpus()).gpu_count());
+    let offered = view.offered.values().fold(0_u64, |sum, n| sum.saturating_add(*n));
+    (exists, std::cmp::Reverse(view.knowledge), free.saturating_sub(view.unplanned_gpu_count), offered)
+}

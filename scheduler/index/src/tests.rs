@@ -1,0 +1,364 @@
+//! Claims about the index: rebuilt equals lived through, holds, imprecision, growth, and cached verdicts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use berth_core::demand::{ContainerRequest, PodRequest, Totals};
+use berth_core::place::Afresh;
+use berth_core::plan::decide;
+use berth_core::unfit::Reason;
+use berth_core::view::{Compute, Knowledge};
+use berth_core::{Demand, Policy};
+use berth_model::{
+    BootId, CpuSet, Driver, Generation, Gpu, GpuIndex, GpuSet, GpuUuid, Health, Link, LinkMatrix, MiB, NodeName,
+    NodeTopology, Parts, PciAddress, PcieLevel,
+};
+
+use crate::{Evaluator, Event, Index, Kind, NodeFacts, PlanNote, PodFacts, PodUid, Verdict};
+
+fn name(text: &str) -> NodeName {
+    NodeName::parse(text).unwrap()
+}
+
+fn node(text: &str) -> Event {
+    Event::Node(NodeFacts {
+        name: name(text),
+        boot_id: Some(BootId::parse("boot").unwrap()),
+        offered: [("nvidia.com/gpu".to_owned(), 4)].into(),
+        allocatable: Compute { cpu_milli: 64_000, memory: MiB(512 << 10) },
+        zone: None,
+        is_avoided: false,
+    })
+}
+
+fn topology(text: &str, generation: u64, sick: Option<u8>) -> NodeTopology {
+    let gpu = |i: u8| Gpu {
+        index: GpuIndex(i),
+        uuid: GpuUuid::parse(&format!("GPU-{text}-{i}")).unwrap(),
+        pci: PciAddress { domain: 0, bus: i, device: 0, function: 0 },
+        product: "X".to_owned(),
+        memory: None,
+        zone: None,
+        cpus: CpuSet::default(),
+        memory_zone: None,
+        mig_enabled: None,
+        health: if sick == Some(i) { Health::Unhealthy("lost".to_owned()) } else { Health::Healthy },
+    };
+    NodeTopology::try_new(Parts {
+        node: name(text),
+        boot_id: BootId::parse("boot").unwrap(),
+        generation: Generation(generation),
+        driver: Driver::Loaded(String::new()),
+        zones: Vec::new(),
+        gpus: (0..4).map(gpu).collect(),
+        nics: Vec::new(),
+        links: LinkMatrix::build(4, |a, b| Link { nvlinks: u8::from(a / 2 == b / 2), pcie: Some(PcieLevel::Sys) }),
+        findings: Vec::new(),
+    })
+    .unwrap()
+}
+
+fn report(text: &str, generation: u64, sick: Option<u8>) -> Event {
+    Event::Report(Box::new(topology(text, generation, sick)))
+}
+
+fn pod(uid: &str, node: &str, gpus: u64, devices: Option<&[u8]>) -> PodFacts {
+    let uuid = |i: &u8| GpuUuid::parse(&format!("GPU-{node}-{i}")).unwrap();
+    PodFacts {
+        uid: PodUid::new(uid),
+        namespace: "ns".to_owned(),
+        name: uid.to_owned(),
+        node: Some(name(node)),
+        is_ended: false,
+        totals: Totals { cpu_milli: 1000, memory: MiB(1024), extended: [("nvidia.com/gpu".to_owned(), gpus)].into() },
+        note: devices.map_or(PlanNote::Absent, |d| PlanNote::Devices(d.iter().map(uuid).collect())),
+    }
+}
+
+fn bound(uid: &str, node: &str, gpus: u64, devices: Option<&[u8]>) -> Event {
+    Event::Pod(Box::new(pod(uid, node, gpus, devices)))
+}
+
+fn demand(gpus: u32) -> Demand {
+    let container = ContainerRequest {
+        name: "main".to_owned(),
+        requests: [("nvidia.com/gpu".to_owned(), gpus.to_string())].into(),
+        is_sidecar: false,
+    };
+    let pod = PodRequest { containers: vec![container], ..PodRequest::default() };
+    Demand::parse(&pod, &Policy::default()).unwrap()
+}
+
+fn with(events: impl IntoIterator<Item = Event>) -> Index {
+    let index = Index::default();
+    for event in events {
+        index.apply(event);
+    }
+    index
+}
+
+fn held(index: &Index, node: &str) -> (u32, u32, bool) {
+    let snapshot = index.snapshot();
+    let view = &snapshot.node(node).unwrap().view;
+    (view.held.bits(), view.unplanned_gpu_count, view.is_imprecise)
+}
+
+#[test]
+fn plans_of_bound_live_pods_are_the_ledger() {
+    let index = with([node("a"), report("a", 1, None), bound("p", "a", 2, Some(&[1, 2]))]);
+    assert_eq!(held(&index, "a"), (0b110, 0, false));
+    index.apply(Event::PodGone(PodUid::new("p")));
+    assert_eq!(held(&index, "a"), (0, 0, false));
+}
+
+#[test]
+fn a_pod_bound_by_others_counts_and_makes_the_node_imprecise() {
+    let index = with([node("a"), report("a", 1, None), bound("p", "a", 2, None)]);
+    assert_eq!(held(&index, "a"), (0, 2, true));
+}
+
+#[test]
+fn a_plan_with_unknown_devices_counts_as_used() {
+    let mut foreign = pod("p", "a", 2, None);
+    foreign.note =
+        PlanNote::Devices(vec![GpuUuid::parse("GPU-elsewhere").unwrap(), GpuUuid::parse("GPU-a-0").unwrap()]);
+    let index = with([node("a"), report("a", 1, None), Event::Pod(Box::new(foreign))]);
+    assert_eq!(held(&index, "a"), (0b1, 1, true));
+}
+
+#[test]
+fn a_device_in_two_plans_costs_two_gpus_and_is_named() {
+    let index = with([node("a"), report("a", 1, None), bound("p", "a", 1, Some(&[0])), bound("q", "a", 1, Some(&[0]))]);
+    assert_eq!(held(&index, "a"), (0b1, 1, true));
+    let snapshot = index.snapshot();
+    let problems: Vec<&str> = snapshot.node("a").unwrap().holders.iter().map(|h| h.problem.as_str()).collect();
+    assert_eq!(problems, ["", "GPUs 0 are in another plan too"]);
+}
+
+#[test]
+fn a_plan_that_vanishes_from_a_live_pod_still_counts() {
+    let index = with([node("a"), report("a", 1, None), bound("p", "a", 1, Some(&[3]))]);
+    index.apply(bound("p", "a", 1, None));
+    assert_eq!(held(&index, "a"), (0b1000, 0, false));
+}
+
+#[test]
+fn a_pod_that_is_gone_is_not_brought_back_by_an_older_list() {
+    let index = with([node("a"), report("a", 1, None), bound("p", "a", 1, Some(&[0]))]);
+    index.apply(Event::PodGone(PodUid::new("p")));
+    index.apply(bound("p", "a", 1, Some(&[0])));
+    assert_eq!(held(&index, "a"), (0, 0, false));
+}
+
+#[test]
+fn an_ended_pod_holds_nothing() {
+    let index = with([node("a"), report("a", 1, None), bound("p", "a", 1, Some(&[0]))]);
+    let mut ended = pod("p", "a", 1, Some(&[0]));
+    ended.is_ended = true;
+    index.apply(Event::Pod(Box::new(ended)));
+    assert_eq!(held(&index, "a"), (0, 0, false));
+}
+
+#[test]
+fn two_binds_at_once_never_share_a_device() {
+    let index = with([node("a"), report("a", 1, None)]);
+    let policy = Policy::default();
+    let plans: Vec<_> = (0..3)
+        .map(|i| index.plan_and_hold(&PodUid::new(&format!("p{i}")), &name("a"), &demand(2), &policy, 100))
+        .collect();
+    let sets: Vec<GpuSet> = plans.iter().flatten().filter_map(|p| p.set).collect();
+    assert_eq!(sets.len(), 2);
+    assert!(sets[0].is_disjoint(sets[1]));
+    assert_eq!(plans[2].as_ref().unwrap_err().reason, Reason::GpusBusy);
+}
+
+#[test]
+fn a_hold_ends_by_release_by_time_by_binding_and_by_deletion() {
+    let policy = Policy::default();
+    type End = fn(&Index);
+    let ends: [(&str, End, u32); 4] = [
+        ("release", |i| drop(i.apply(Event::HoldReleased(PodUid::new("p")))), 0),
+        ("time", |i| assert_eq!(i.expire_holds(100), 1), 0),
+        ("binding", |i| drop(i.apply(bound("p", "a", 2, Some(&[2, 3])))), 0b1100),
+        ("deletion", |i| drop(i.apply(Event::PodGone(PodUid::new("p")))), 0),
+    ];
+    for (how, end, left) in ends {
+        let index = with([node("a"), report("a", 1, None)]);
+        index.plan_and_hold(&PodUid::new("p"), &name("a"), &demand(2), &policy, 100).unwrap();
+        assert_eq!(held(&index, "a").0, 0b11, "{how}");
+        assert_eq!(index.expire_holds(99), 0);
+        end(&index);
+        assert_eq!(held(&index, "a").0, left, "{how}");
+        assert_eq!(index.snapshot().hold_count(), 0, "{how}");
+    }
+}
+
+#[test]
+fn a_second_try_of_the_same_pod_is_not_blocked_by_its_own_hold() {
+    let index = with([node("a"), report("a", 1, None)]);
+    let policy = Policy::default();
+    for _ in 0..3 {
+        index.plan_and_hold(&PodUid::new("p"), &name("a"), &demand(4), &policy, 100).unwrap();
+    }
+    assert_eq!(index.snapshot().hold_count(), 1);
+}
+
+#[test]
+fn the_highest_generation_wins_and_a_refused_report_keeps_the_last_good_one() {
+    let index = with([node("a"), report("a", 5, None)]);
+    let older = index.apply(report("a", 4, Some(0)));
+    assert_eq!(older.refused.unwrap(), "generation: 4 is not above 5, which is known");
+    assert!(index.apply(report("a", 5, Some(0))).refused.is_some(), "same generation, other facts");
+    assert!(index.apply(report("a", 5, None)).refused.is_none());
+    let snapshot = index.snapshot();
+    let hardware = snapshot.node("a").unwrap().view.hardware.clone().unwrap();
+    assert_eq!(hardware.topology.usable_gpus().gpu_count(), 4);
+}
+
+#[test]
+fn growth_is_told_from_change() {
+    let index = with([node("a"), report("a", 1, None)]);
+    assert!(!index.apply(report("a", 2, Some(0))).has_grown);
+    assert!(index.apply(report("a", 3, None)).has_grown);
+    assert!(!index.apply(Event::Agent { node: name("a"), is_there: false }).has_grown);
+    assert!(index.apply(Event::Agent { node: name("a"), is_there: true }).has_grown);
+    assert!(!index.apply(bound("p", "a", 1, Some(&[0]))).has_grown);
+    assert!(index.apply(Event::PodGone(PodUid::new("p"))).has_grown);
+}
+
+#[test]
+fn another_boot_or_an_absent_agent_makes_a_report_stale_not_void() {
+    let index = with([node("a"), report("a", 1, None)]);
+    let knowledge = |index: &Index| index.snapshot().node("a").unwrap().view.knowledge;
+    assert_eq!(knowledge(&index), Knowledge::Current);
+    index.apply(Event::Agent { node: name("a"), is_there: false });
+    assert_eq!(knowledge(&index), Knowledge::Stale);
+    index.apply(Event::Agent { node: name("a"), is_there: true });
+    let Event::Node(mut facts) = node("a") else { unreachable!() };
+    facts.boot_id = Some(BootId::parse("next").unwrap());
+    index.apply(Event::Node(facts));
+    assert_eq!(knowledge(&index), Knowledge::Stale);
+    assert!(index.snapshot().node("a").unwrap().view.hardware.is_some());
+}
+
+#[test]
+fn a_relist_drops_what_it_does_not_name() {
+    let index = with([node("a"), node("b"), report("a", 1, None), bound("p", "a", 1, Some(&[0]))]);
+    index.reset(Kind::Nodes, vec![node("a")]);
+    assert!(index.snapshot().node("b").is_none());
+    assert_eq!(held(&index, "a").0, 0b1, "pods and reports are not nodes");
+    index.reset(Kind::Pods, vec![bound("q", "a", 1, Some(&[1]))]);
+    assert_eq!(held(&index, "a").0, 0b10);
+    index.reset(Kind::Pods, vec![]);
+    assert_eq!(held(&index, "a").0, 0);
+    index.reset(Kind::Reports, vec![]);
+    assert!(index.snapshot().node("a").unwrap().view.hardware.is_none());
+}
+
+/// A small deterministic generator: tests must replay from their seed.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+fn random_event(draw: &mut Draw, generation: u64) -> Event {
+    let nodes = ["a", "b", "c"];
+    let at = nodes[usize::try_from(draw.below(3)).unwrap()];
+    let uid = format!("p{}", draw.below(400));
+    match draw.below(12) {
+        0 => node(at),
+        1 => Event::NodeGone(name(at)),
+        2 => report(at, generation, u8::try_from(draw.below(8)).ok().filter(|i| *i < 4)),
+        3 => Event::ReportGone(name(at)),
+        4 => Event::Agent { node: name(at), is_there: draw.below(3) > 0 },
+        5..=7 => Event::PodGone(PodUid::new(&uid)),
+        8 => bound(&uid, at, draw.below(3), None),
+        _ => bound(&uid, at, 1, Some(&[u8::try_from(draw.below(4)).unwrap()])),
+    }
+}
+
+#[test]
+fn cached_verdicts_equal_fresh_ones_after_every_event() {
+    let index = Index::default();
+    let evaluator = Evaluator::default();
+    let policy = Arc::new(Policy::default());
+    let mut draw = Draw(42);
+    for step in 0..4000 {
+        index.apply(random_event(&mut draw, step));
+        let snapshot = index.snapshot();
+        let shape = demand(u32::try_from(draw.below(4)).unwrap() + 1).shape;
+        let names = ["a", "b", "c", "nobody"];
+        let positions: Vec<_> = names.iter().map(|n| snapshot.position(n)).collect();
+        let cached = evaluator.verdicts(&snapshot, &positions, &shape, &policy);
+        for (name, cached) in names.iter().zip(cached) {
+            let fresh = snapshot.node(name).filter(|s| s.exists).map(|slot| {
+                match decide(&slot.view, &shape, &policy, &mut Afresh) {
+                    Ok(fit) => Verdict::Fit(fit.score),
+                    Err(reason) => Verdict::Unfit(reason),
+                }
+            });
+            assert_eq!(cached, fresh, "step {step}, node {name}");
+        }
+    }
+}
+
+#[test]
+fn a_ledger_rebuilt_from_a_list_equals_the_one_that_lived_through_the_events() {
+    let index = Index::default();
+    let mut draw = Draw(7);
+    let mut nodes: BTreeMap<NodeName, Event> = BTreeMap::new();
+    let mut reports: BTreeMap<NodeName, Event> = BTreeMap::new();
+    let mut pods: BTreeMap<PodUid, Event> = BTreeMap::new();
+    for step in 0..4000_u64 {
+        let event = match draw.below(5) {
+            0 => node(["a", "b"][usize::try_from(draw.below(2)).unwrap()]),
+            1 => report(["a", "b"][usize::try_from(draw.below(2)).unwrap()], step, None),
+            2 if !pods.is_empty() => {
+                let at = usize::try_from(draw.below(u64::try_from(pods.len()).unwrap())).unwrap();
+                Event::PodGone(pods.keys().nth(at).unwrap().clone())
+            }
+            _ => {
+                let device = u8::try_from(draw.below(4)).unwrap();
+                bound(&format!("p{step}"), ["a", "b"][usize::try_from(draw.below(2)).unwrap()], 1, Some(&[device]))
+            }
+        };
+        match &event {
+            Event::Node(facts) => drop(nodes.insert(facts.name.clone(), event.clone())),
+            Event::Report(topology) => drop(reports.insert(topology.parts().node.clone(), event.clone())),
+            Event::Pod(pod) => drop(pods.insert(pod.uid.clone(), event.clone())),
+            Event::PodGone(uid) => drop(pods.remove(uid)),
+            _ => unreachable!(),
+        }
+        index.apply(event);
+        if step % 250 == 0 {
+            let rebuilt = with(pods.values().chain(reports.values()).chain(nodes.values()).cloned());
+            let (lived, rebuilt) = (index.snapshot(), rebuilt.snapshot());
+            for slot in lived.nodes() {
+                let other = rebuilt.node(slot.view.name.as_str()).unwrap();
+                assert_eq!((&slot.view, &slot.holders), (&other.view, &other.holders), "step {step}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_bound_pod_dirties_one_node() {
+    let nodes: Vec<String> = (0..50).map(|i| format!("n{i}")).collect();
+    let index = with(nodes.iter().flat_map(|n| [node(n), report(n, 1, None)]));
+    let evaluator = Evaluator::default();
+    let policy = Arc::new(Policy::default());
+    let shape = demand(1).shape;
+    let run = || {
+        let snapshot = index.snapshot();
+        let positions: Vec<_> = nodes.iter().map(|n| snapshot.position(n)).collect();
+        drop(evaluator.verdicts(&snapshot, &positions, &shape, &policy));
+        evaluator.evaluation_count()
+    };
+    assert_eq!((run(), run()), (50, 50));
+    index.apply(bound("p", "n7", 1, Some(&[0])));
+    assert_eq!(run(), 51);
+}

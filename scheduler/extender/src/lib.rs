@@ -1,1 +1,8 @@
-//! x
+//! The shell around the decisions: the HTTP face that kube-scheduler calls, the API watch, the bind write, probes and metrics.
+//!
+//! Nothing here decides where a pod goes. Handlers decode, ask through [`http::Decide`], and encode.
+
+pub mod admin;
+pub mod http;
+pub mod metrics;
+pub mod wire;

@@ -1,0 +1,89 @@
+//! The seam between the HTTP face and the decisions.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::wire::{BindArgs, FilterAnswer, Pod, PriorityAnswer};
+
+/// A boxed future that may outlive its caller.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What the handlers ask. All methods may be called at once, from several threads.
+///
+/// `names` are the candidates as kube-scheduler sent them: some may be unknown, and a hostile caller may send duplicates or empty
+/// ones. Answers speak of positions in `names`. `deadline` is for long loops: a call that sees it passed may give up with a
+/// [`Failure`]; a complete answer is sent even when it is late.
+pub trait Decide: fmt::Debug + Send + Sync + 'static {
+    /// Which nodes stay, and why the others do not. Runs on the connection's task: it must not block on locks or IO.
+    ///
+    /// # Errors
+    /// [`Failure`] when the call as a whole cannot be answered. The pod is then retried, without preemption.
+    fn filter(&self, pod: &Pod, names: &[Cow<'_, str>], deadline: Instant) -> Result<FilterAnswer, Failure>;
+
+    /// How good the nodes are. Runs as `filter` does.
+    ///
+    /// # Errors
+    /// [`Failure`]: kube-scheduler goes on without our scores.
+    fn prioritize(&self, pod: &Pod, names: &[Cow<'_, str>], deadline: Instant) -> Result<PriorityAnswer, Failure>;
+
+    /// Binds the pod. The future is driven to its end even when the caller goes away, so it must end by itself in time.
+    /// `Ok` means that the API server has the binding; asking again for a pod that already is on this node is `Ok` too.
+    fn bind(self: Arc<Self>, args: BindArgs) -> BoxFuture<Result<(), Failure>>;
+
+    /// Why a pod is where it is, or nowhere, as JSON.
+    ///
+    /// # Errors
+    /// [`ExplainError`].
+    fn explain(&self, request: &ExplainRequest<'_>) -> Result<Vec<u8>, ExplainError>;
+}
+
+/// A call that could not be answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    /// A word of a closed set: the `result` label of the metrics.
+    pub code: &'static str,
+    /// What kube-scheduler logs, and the pod's owner may read in an event: say what would be right.
+    pub text: String,
+}
+
+impl Failure {
+    /// A failure of the kind `code`.
+    #[must_use]
+    pub fn new(code: &'static str, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+/// What to explain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExplainRequest<'a> {
+    /// A pod of the cluster, over all nodes.
+    Named {
+        /// Its namespace.
+        namespace: &'a str,
+        /// Its name.
+        pod: &'a str,
+    },
+    /// A pod that need not exist.
+    Given {
+        /// The pod.
+        pod: &'a Pod,
+        /// The candidates; `None` means all nodes.
+        names: Option<&'a [Cow<'a, str>]>,
+    },
+}
+
+/// Why there is nothing to explain.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    /// No such pod, or not one of ours.
+    #[error("{0}")]
+    NotFound(String),
+    /// The pod cannot be read.
+    #[error("{0}")]
+    Invalid(String),
+}

@@ -1,0 +1,269 @@
+//! The PCIe tree of a machine file: each device with its way, each address and name once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_model::{CpuSet, GpuSet, GpuUuid, MiB, NicName, NodeTopology, PciAddress, PciPath, ZoneId};
+use berth_probe::sysfs::pci::is_host_bridge;
+
+use super::refuse;
+use crate::machine::{MachineError, MachineGpu, MachineNic, UuidSource};
+use crate::scalar::{Fact, Value};
+use crate::spec::{BranchSpec, GpuSpec, HostSpec, NicSpec};
+
+/// Most memory of a GPU: 4 TiB, twenty times the largest of today.
+const GPU_MIB_MAX: u64 = 4 << 20;
+/// Highest rate of a port, ten times the fastest of today.
+const RATE_GBPS_MAX: u32 = 16_000;
+/// Most bridges above a device; three cascaded switches make seven.
+const BRIDGES_MAX: usize = 24;
+
+/// What holds for all devices unless a leaf says otherwise.
+pub(super) struct Defaults<'a> {
+    pub(super) gpu: GpuSpec,
+    pub(super) nic: NicSpec,
+    pub(super) zones: &'a BTreeSet<ZoneId>,
+}
+
+/// The devices of the tree.
+#[derive(Default)]
+pub(super) struct Devices {
+    pub(super) gpus: Vec<MachineGpu>,
+    pub(super) nics: Vec<MachineNic>,
+    pub(super) nvswitches: Vec<PciPath>,
+}
+
+pub(super) fn devices(hosts: Vec<HostSpec>, defaults: &Defaults<'_>) -> Result<Devices, MachineError> {
+    let mut walk = Walk {
+        defaults,
+        addresses: BTreeMap::new(),
+        gpus: BTreeMap::new(),
+        uuids: BTreeSet::new(),
+        nics: Vec::new(),
+        nvswitches: BTreeMap::new(),
+    };
+    let mut names = BTreeSet::new();
+    for (i, host) in hosts.into_iter().enumerate() {
+        let field = format!("pcie[{i}]");
+        if !is_host_bridge(&host.host) || !names.insert(host.host.clone()) {
+            let problem = format!("{:?} must be of the form pci0000:15 and stand once", host.host);
+            return refuse(format!("{field}.host"), problem);
+        }
+        let zone = walk.zone(&format!("{field}.zone"), Some(host.zone))?;
+        let way = Way { host_bridge: host.host, zone, bridges: Vec::new() };
+        for (j, branch) in host.below.into_iter().enumerate() {
+            walk.branch(&format!("{field}.below[{j}]"), &way, branch)?;
+        }
+    }
+    walk.finish()
+}
+
+/// The way from a host bridge down to where the walk stands.
+#[derive(Clone)]
+struct Way {
+    host_bridge: String,
+    zone: Option<ZoneId>,
+    bridges: Vec<PciAddress>,
+}
+
+struct Walk<'a> {
+    defaults: &'a Defaults<'a>,
+    /// Every address of the file and the field that gave it.
+    addresses: BTreeMap<PciAddress, String>,
+    gpus: BTreeMap<u8, MachineGpu>,
+    uuids: BTreeSet<String>,
+    nics: Vec<MachineNic>,
+    nvswitches: BTreeMap<u8, PciPath>,
+}
+
+impl Walk<'_> {
+    fn branch(&mut self, field: &str, above: &Way, branch: BranchSpec) -> Result<(), MachineError> {
+        let mut way = above.clone();
+        for (i, Value(bridge)) in branch.via.iter().enumerate() {
+            self.claim(&format!("{field}.via[{i}]"), &way, *bridge)?;
+            way.bridges.push(*bridge);
+        }
+        if way.bridges.len() > BRIDGES_MAX {
+            return refuse(format!("{field}.via"), format!("more than {BRIDGES_MAX} bridges above one device"));
+        }
+        let BranchSpec { via: _, below, gpu, nic, nvswitch, at, gpu_facts, nic_facts } = branch;
+        if gpu.is_none() && gpu_facts.is_some() {
+            return refuse(format!("{field}.gpuFacts"), "only right beside gpu");
+        }
+        if nic.is_none() && nic_facts.is_some() {
+            return refuse(format!("{field}.nicFacts"), "only right beside nic");
+        }
+        match (below, gpu, nic, nvswitch) {
+            (Some(below), None, None, None) => {
+                if at.is_some() {
+                    return refuse(format!("{field}.at"), "only right beside gpu, nic or nvswitch");
+                }
+                let mut branches = below.into_iter().enumerate();
+                branches.try_for_each(|(i, b)| self.branch(&format!("{field}.below[{i}]"), &way, b))
+            }
+            (None, Some(index), None, None) => self.gpu(field, &way, index, at, &gpu_facts.unwrap_or_default()),
+            (None, None, Some(name), None) => self.nic(field, &way, &name, at, &nic_facts.unwrap_or_default()),
+            (None, None, None, Some(index)) => self.nvswitch(field, &way, index, at),
+            _ => refuse(field, "one of below, gpu, nic and nvswitch is right"),
+        }
+    }
+
+    /// Takes an address, once and in the domain of its host bridge.
+    fn claim(&mut self, field: &str, way: &Way, address: PciAddress) -> Result<(), MachineError> {
+        let domain =
+            way.host_bridge.strip_prefix("pci").and_then(|rest| rest.split_once(':')).map(|(domain, _)| domain);
+        if domain != Some(format!("{:04x}", address.domain).as_str()) {
+            return refuse(field, format!("{address} is not in the domain of {}", way.host_bridge));
+        }
+        if let Some(first) = self.addresses.insert(address, field.to_owned()) {
+            return refuse(field, format!("{address} stands at {first} already"));
+        }
+        Ok(())
+    }
+
+    /// The way to a device that must have an address.
+    fn place(&mut self, field: &str, way: &Way, at: Option<Fact<PciAddress>>) -> Result<PciPath, MachineError> {
+        let field = format!("{field}.at");
+        let Some(Fact::Known(device)) = at else { return refuse(field, "an address is right") };
+        self.claim(&field, way, device)?;
+        Ok(PciPath { host_bridge: way.host_bridge.clone(), bridges: way.bridges.clone(), device })
+    }
+
+    fn zone(&self, field: &str, given: Option<Fact<u16>>) -> Result<Option<ZoneId>, MachineError> {
+        let zone = given.and_then(Fact::known).map(ZoneId);
+        match zone.filter(|z| !self.defaults.zones.contains(z)) {
+            Some(stranger) => refuse(field, format!("zone {stranger} is not among zones")),
+            None => Ok(zone),
+        }
+    }
+
+    fn gpu(
+        &mut self,
+        field: &str,
+        way: &Way,
+        index: u8,
+        at: Option<Fact<PciAddress>>,
+        own: &GpuSpec,
+    ) -> Result<(), MachineError> {
+        let path = self.place(field, way, at)?;
+        let all = &self.defaults.gpu;
+        let facts = format!("{field}.gpuFacts");
+        let memory = own.memory_mib.or(all.memory_mib).and_then(Fact::known);
+        if let Some(absurd) = memory.filter(|m| *m == 0 || *m > GPU_MIB_MAX) {
+            let problem = format!("{absurd} MiB for GPU {index}, 1 to {GPU_MIB_MAX} are right");
+            return refuse(format!("{facts}.memoryMib"), problem);
+        }
+        let zone = match own.zone.or(all.zone) {
+            None => way.zone,
+            given => self.zone(&format!("{facts}.zone"), given)?,
+        };
+        let memory_zone = own.memory_zone.or(all.memory_zone);
+        let memory_zone = self.zone(&format!("{facts}.memoryZone"), memory_zone)?;
+        let affinity = self.affinity(&facts, zone, own.memory_affinity.clone().or(all.memory_affinity.clone()))?;
+        let uuid = self.uuid(&format!("{facts}.uuid"), own.uuid.clone())?;
+        let gpu = MachineGpu {
+            path,
+            uuid,
+            zone,
+            product: own.product.clone().or(all.product.clone()).and_then(Fact::known),
+            memory: memory.map(MiB),
+            mig_enabled: own.mig.or(all.mig).and_then(Fact::known),
+            memory_affinity: affinity,
+            memory_zone,
+        };
+        if self.gpus.insert(index, gpu).is_some() {
+            return refuse(format!("{field}.gpu"), format!("GPU {index} stands twice"));
+        }
+        Ok(())
+    }
+
+    /// The zones that NVML names; the device's own zone unless the file says otherwise.
+    fn affinity(
+        &self,
+        facts: &str,
+        zone: Option<ZoneId>,
+        given: Option<Fact<CpuSet>>,
+    ) -> Result<Option<Vec<ZoneId>>, MachineError> {
+        let Some(given) = given else { return Ok(zone.map(|z| vec![z])) };
+        let Fact::Known(ids) = given else { return Ok(None) };
+        let ids = ids.cpus().filter_map(|id| u16::try_from(id).ok()).map(ZoneId).collect::<Vec<_>>();
+        match ids.iter().find(|z| !self.defaults.zones.contains(z)) {
+            Some(stranger) => refuse(format!("{facts}.memoryAffinity"), format!("zone {stranger} is not among zones")),
+            None => Ok(Some(ids)),
+        }
+    }
+
+    fn uuid(&mut self, field: &str, given: Option<Fact<String>>) -> Result<UuidSource, MachineError> {
+        let text = match given {
+            None => return Ok(UuidSource::Derived),
+            Some(Fact::Unknown) => return Ok(UuidSource::Unknown),
+            Some(Fact::Known(text)) => text,
+        };
+        if let Err(error) = GpuUuid::parse(&text) {
+            return refuse(field, error.to_string());
+        }
+        // NVML's buffer has 96 bytes, and the last one is a zero.
+        if text.len() >= 96 || !self.uuids.insert(text.clone()) {
+            return refuse(field, format!("{text} must stand once and be shorter than 96 bytes"));
+        }
+        Ok(UuidSource::Given(text))
+    }
+
+    fn nic(
+        &mut self,
+        field: &str,
+        way: &Way,
+        name: &str,
+        at: Option<Fact<PciAddress>>,
+        own: &NicSpec,
+    ) -> Result<(), MachineError> {
+        let valid = NicName::parse(name).ok().filter(|_| !name.contains('/') && !name.starts_with('.'));
+        let Some(name) = valid.filter(|n| self.nics.iter().all(|other| other.name != *n)) else {
+            return refuse(format!("{field}.nic"), format!("{name:?} must be a device name that stands once"));
+        };
+        let path = if at == Some(Fact::Unknown) { None } else { Some(self.place(field, way, at)?) };
+        let all = &self.defaults.nic;
+        let facts = format!("{field}.nicFacts");
+        let rate_gbps = own.rate_gbps.or(all.rate_gbps).and_then(Fact::known);
+        if let Some(absurd) = rate_gbps.filter(|r| *r > RATE_GBPS_MAX) {
+            return refuse(format!("{facts}.rateGbps"), format!("{absurd}, at most {RATE_GBPS_MAX} is taken"));
+        }
+        let zone = match own.zone.or(all.zone) {
+            None => way.zone,
+            given => self.zone(&format!("{facts}.zone"), given)?,
+        };
+        let state = own.state.or(all.state).and_then(Fact::known);
+        let link_layer = own.link_layer.or(all.link_layer).and_then(Fact::known);
+        self.nics.push(MachineNic { name, path, zone, state, link_layer, rate_gbps });
+        Ok(())
+    }
+
+    fn nvswitch(
+        &mut self,
+        field: &str,
+        way: &Way,
+        index: u8,
+        at: Option<Fact<PciAddress>>,
+    ) -> Result<(), MachineError> {
+        let path = self.place(field, way, at)?;
+        if self.nvswitches.insert(index, path).is_some() {
+            return refuse(format!("{field}.nvswitch"), format!("NVSwitch {index} stands twice"));
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Devices, MachineError> {
+        if self.gpus.len() > GpuSet::GPUS_MAX || self.nics.len() > NodeTopology::NICS_MAX {
+            let problem = format!("at most {} GPUs and {} NICs are taken", GpuSet::GPUS_MAX, NodeTopology::NICS_MAX);
+            return refuse("pcie", problem);
+        }
+        let gap = self.gpus.keys().enumerate().find(|(position, index)| *position != usize::from(**index));
+        if let Some((position, index)) = gap {
+            return refuse("pcie", format!("GPU {index} without GPU {position}: indexes run from 0 without gaps"));
+        }
+        Ok(Devices {
+            gpus: self.gpus.into_values().collect(),
+            nics: self.nics,
+            nvswitches: self.nvswitches.into_values().collect(),
+        })
+    }
+}

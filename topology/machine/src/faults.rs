@@ -1,0 +1,111 @@
+//! What is broken on a machine: an overlay file that may change while an agent runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_model::{Link, NicName};
+
+use crate::check::refuse;
+use crate::machine::{Machine, MachineError};
+use crate::spec::{self, DriverFaultSpec, FaultsSpec};
+
+/// What is broken. The default is nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Faults {
+    /// GPUs that NVML lists and that do not answer, by index.
+    pub gpus: BTreeMap<u8, GpuFault>,
+    /// GPUs that NVML no longer lists; later indexes move up.
+    pub unlisted: BTreeSet<u8>,
+    /// NVLinks that are down, as GPU index and link number. Their other ends are down too.
+    pub nvlinks_down: BTreeSet<(u8, u8)>,
+    /// NICs whose port is down.
+    pub ports_down: BTreeSet<NicName>,
+    /// NVML calls that the library does not have.
+    pub symbols_absent: BTreeSet<String>,
+    /// Why the library does not start.
+    pub driver: Option<DriverFault>,
+}
+
+/// How a GPU fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuFault {
+    /// It fell off the bus: not even a handle is given.
+    Lost,
+    /// A handle is given, and every question is answered with "reset required".
+    ResetRequired,
+    /// A handle is given, and every question is answered with "unknown error".
+    Unreadable,
+}
+
+/// Why the library does not start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DriverFault {
+    /// The kernel module is not loaded.
+    NotLoaded,
+    /// A library that NVML needs is not there.
+    LibraryNotFound,
+    /// Library and kernel module are of different versions.
+    VersionMismatch,
+}
+
+impl Faults {
+    /// The `apiVersion` of faults files.
+    pub const API_VERSION: &'static str = "berth.dev/faults/v1";
+
+    /// Reads a faults file for a machine. Unknown keys are refused, and so are devices that the machine does not have.
+    ///
+    /// # Errors
+    /// [`MachineError`] names line and column, or the field.
+    pub fn parse(text: &str, machine: &Machine) -> Result<Self, MachineError> {
+        let spec: FaultsSpec = spec::parse(text).map_err(MachineError::Form)?;
+        if spec.api_version != Self::API_VERSION {
+            return refuse("apiVersion", format!("{:?}, {:?} is right", spec.api_version, Self::API_VERSION));
+        }
+        let mut faults = Self { driver: spec.driver.map(DriverFault::from), ..Self::default() };
+        let kinds = [
+            ("lost", spec.lost, GpuFault::Lost),
+            ("resetRequired", spec.reset_required, GpuFault::ResetRequired),
+            ("unreadable", spec.unreadable, GpuFault::Unreadable),
+        ];
+        for (field, indexes, fault) in kinds {
+            check_indexes(field, &indexes, machine)?;
+            faults.gpus.extend(indexes.into_iter().map(|i| (i, fault)));
+        }
+        check_indexes("unlisted", &spec.unlisted, machine)?;
+        faults.unlisted.extend(spec.unlisted);
+        for (i, down) in spec.nvlinks_down.into_iter().enumerate() {
+            check_indexes(&format!("nvlinksDown[{i}].gpu"), &[down.gpu], machine)?;
+            let links = down.links.unwrap_or_else(|| (0..Link::NVLINKS_MAX).collect());
+            faults.nvlinks_down.extend(links.into_iter().map(|link| (down.gpu, link)));
+        }
+        for (i, name) in spec.ports_down.iter().enumerate() {
+            let Some(nic) = machine.nics.iter().find(|n| n.name.as_str() == name) else {
+                return refuse(format!("portsDown[{i}]"), format!("{name:?} is no NIC of {}", machine.name));
+            };
+            faults.ports_down.insert(nic.name.clone());
+        }
+        for (i, symbol) in spec.symbols_absent.into_iter().enumerate() {
+            if !symbol.starts_with("nvml") {
+                return refuse(format!("symbolsAbsent[{i}]"), format!("{symbol:?} is no name of an NVML call"));
+            }
+            faults.symbols_absent.insert(symbol);
+        }
+        Ok(faults)
+    }
+}
+
+fn check_indexes(field: &str, indexes: &[u8], machine: &Machine) -> Result<(), MachineError> {
+    match indexes.iter().find(|i| usize::from(**i) >= machine.gpus.len()) {
+        Some(stranger) => refuse(field, format!("{} has no GPU {stranger}", machine.name)),
+        None => Ok(()),
+    }
+}
+
+impl From<DriverFaultSpec> for DriverFault {
+    fn from(spec: DriverFaultSpec) -> Self {
+        match spec {
+            DriverFaultSpec::NotLoaded => Self::NotLoaded,
+            DriverFaultSpec::LibraryNotFound => Self::LibraryNotFound,
+            DriverFaultSpec::VersionMismatch => Self::VersionMismatch,
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! A machine as checked values: what the file says, with its defaults applied and its tree flattened to one way per device.
+
+use berth_model::{CpuSet, LinkLayer, MiB, NicName, NodeName, PciPath, PortState, ZoneId};
+
+use crate::{check, spec};
+
+/// A machine, made by [`Machine::parse`] only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Name of the machine, also a valid node name.
+    pub name: NodeName,
+    /// Where the description comes from.
+    pub source: String,
+    /// Whether it was made up, not captured.
+    pub synthetic: bool,
+    /// `None` when the kernel shows none.
+    pub boot_id: Option<BootIdSource>,
+    /// Driver state.
+    pub driver: MachineDriver,
+    /// Zones in ascending order; empty when the kernel shows none.
+    pub zones: Vec<MachineZone>,
+    /// GPUs in the order of their NVML index.
+    pub gpus: Vec<MachineGpu>,
+    /// NICs in the order of the file.
+    pub nics: Vec<MachineNic>,
+    /// NVSwitches in the order of the file.
+    pub nvswitches: Vec<PciPath>,
+    /// NVLinks.
+    pub nvlinks: NvLinks,
+}
+
+/// Where a machine's boot id comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BootIdSource {
+    /// The file gives it; still changed by a salt.
+    Given(String),
+    /// Made from the machine's name.
+    Derived,
+}
+
+/// The driver of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MachineDriver {
+    /// Not loaded.
+    Absent,
+    /// Loaded; `None` when it does not say its version.
+    Loaded(Option<String>),
+}
+
+/// A zone of a machine. `None` is unknown: the kernel shows no such file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineZone {
+    /// Kernel id.
+    pub id: ZoneId,
+    /// CPUs.
+    pub cpus: Option<CpuSet>,
+    /// Memory.
+    pub memory: Option<MiB>,
+    /// Distances to all zones.
+    pub distances: Option<Vec<u16>>,
+}
+
+/// A GPU of a machine. `None` is unknown: the driver answers "not supported".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineGpu {
+    /// The way to it.
+    pub path: PciPath,
+    /// Identity as the file gives it.
+    pub uuid: UuidSource,
+    /// `numa_node` of sysfs; `None` shows as -1.
+    pub zone: Option<ZoneId>,
+    /// Product name.
+    pub product: Option<String>,
+    /// Frame buffer.
+    pub memory: Option<MiB>,
+    /// Whether MIG is on.
+    pub mig_enabled: Option<bool>,
+    /// Zones that NVML calls nearest.
+    pub memory_affinity: Option<Vec<ZoneId>>,
+    /// The zone that the GPU's own memory is.
+    pub memory_zone: Option<ZoneId>,
+}
+
+/// Where a GPU's UUID comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UuidSource {
+    /// The file gives it; still changed by a salt.
+    Given(String),
+    /// Made from the machine's name and the GPU's index.
+    Derived,
+    /// The driver does not say.
+    Unknown,
+}
+
+/// A NIC of a machine. `None` is unknown: the kernel shows no such file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineNic {
+    /// Kernel name.
+    pub name: NicName,
+    /// The way to it; `None` for a device that is not on PCI.
+    pub path: Option<PciPath>,
+    /// `numa_node` of sysfs.
+    pub zone: Option<ZoneId>,
+    /// State of its port.
+    pub state: Option<PortState>,
+    /// What its port speaks.
+    pub link_layer: Option<LinkLayer>,
+    /// Rate of its port.
+    pub rate_gbps: Option<u32>,
+}
+
+/// The NVLinks of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NvLinks {
+    /// GPUs have none.
+    None,
+    /// The driver answers with an error when asked.
+    Unknown,
+    /// Every GPU has this many links into the switches.
+    Switch(u8),
+    /// Links from GPU to GPU: two positions and a count.
+    Direct(Vec<(u8, u8, u8)>),
+}
+
+/// Why a text is no machine file or no faults file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MachineError {
+    /// Not YAML of the right form: an unknown key, a missing one, a scalar that is none. The text has line and column.
+    #[error("{0}")]
+    Form(String),
+    /// A value that contradicts another one or is absurd.
+    #[error("{field}: {problem}")]
+    Field {
+        /// Path of the field, e.g. `pcie[2].below[0].at`.
+        field: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+impl Machine {
+    /// The `apiVersion` of machine files.
+    pub const API_VERSION: &'static str = "berth.dev/machine/v1";
+
+    /// Reads a machine file. Unknown keys are refused.
+    ///
+    /// # Errors
+    /// [`MachineError`] names line and column, or the field.
+    pub fn parse(text: &str) -> Result<Self, MachineError> {
+        check::machine(spec::parse(text).map_err(MachineError::Form)?)
+    }
+}

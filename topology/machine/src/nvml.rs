@@ -1,0 +1,196 @@
+//! NVML's answers for a machine.
+//!
+//! [`answers`] is what a library with every call would say; the fake library serves it call by call. [`facts`] is what the probe gets to
+//! see through a library that lacks some calls, and must equal what the probe reads through the fake: a test says so.
+
+use std::collections::BTreeSet;
+
+use berth_model::PciAddress;
+use berth_probe::facts::{NvLinkFacts, NvmlDevice, NvmlFacts, NvmlFailure, NvmlNode, RemoteDevice};
+
+use crate::faults::{DriverFault, Faults, GpuFault};
+use crate::identity::Salt;
+use crate::machine::{Machine, MachineDriver, MachineGpu, NvLinks, UuidSource};
+
+const BYTES_PER_MIB: u64 = 1024 * 1024;
+
+/// What the probe reads of the machine.
+#[must_use]
+pub fn facts(machine: &Machine, salt: &Salt, faults: &Faults) -> NvmlFacts {
+    without_symbols(answers(machine, salt, faults), &faults.symbols_absent)
+}
+
+/// What a library that has every call answers.
+#[must_use]
+pub fn answers(machine: &Machine, salt: &Salt, faults: &Faults) -> NvmlFacts {
+    let refused = match (faults.driver, &machine.driver) {
+        (Some(fault), _) => Some(fault),
+        (None, MachineDriver::Absent) => Some(DriverFault::NotLoaded),
+        (None, MachineDriver::Loaded(_)) => None,
+    };
+    if let Some(fault) = refused {
+        return NvmlFacts::NoDriver(driver_text(fault).to_owned());
+    }
+    let driver_version = match &machine.driver {
+        MachineDriver::Loaded(Some(version)) => Ok(version.clone()),
+        MachineDriver::Loaded(None) | MachineDriver::Absent => Err(NvmlFailure::NotSupported),
+    };
+    let listed = machine.gpus.iter().zip(0_u8..).filter(|(_, index)| !faults.unlisted.contains(index));
+    let devices = listed.map(|(gpu, index)| match faults.gpus.get(&index) {
+        Some(GpuFault::Lost) => Err(NvmlFailure::Lost),
+        Some(GpuFault::ResetRequired) => Ok(silent(&NvmlFailure::ResetRequired)),
+        Some(GpuFault::Unreadable) => Ok(silent(&unknown_error())),
+        None => Ok(device(machine, gpu, index, salt, faults)),
+    });
+    NvmlFacts::Read(NvmlNode { driver_version, devices: devices.collect() })
+}
+
+/// The text that the probe gives for a library that does not start.
+fn driver_text(fault: DriverFault) -> &'static str {
+    match fault {
+        DriverFault::NotLoaded => berth_probe::facts::DRIVER_NOT_LOADED,
+        DriverFault::LibraryNotFound => berth_probe::facts::LIBRARY_INCOMPLETE,
+        DriverFault::VersionMismatch => berth_probe::facts::VERSION_MISMATCH,
+    }
+}
+
+fn unknown_error() -> NvmlFailure {
+    NvmlFailure::Other(berth_probe::facts::UNKNOWN_ERROR.to_owned())
+}
+
+/// A device that answers every question with the same failure.
+fn silent(why: &NvmlFailure) -> NvmlDevice {
+    NvmlDevice {
+        uuid: Err(why.clone()),
+        pci: Err(why.clone()),
+        product: Err(why.clone()),
+        memory_bytes: Err(why.clone()),
+        mig_enabled: Err(why.clone()),
+        memory_affinity: Err(why.clone()),
+        memory_zone: Err(why.clone()),
+        nvlinks: Err(why.clone()),
+    }
+}
+
+fn device(machine: &Machine, gpu: &MachineGpu, index: u8, salt: &Salt, faults: &Faults) -> NvmlDevice {
+    fn or_unsupported<T>(known: Option<T>) -> Result<T, NvmlFailure> {
+        known.ok_or(NvmlFailure::NotSupported)
+    }
+    NvmlDevice {
+        uuid: or_unsupported(uuid(machine, gpu, index, salt)),
+        pci: Ok(gpu.path.device),
+        product: or_unsupported(gpu.product.clone()),
+        memory_bytes: or_unsupported(gpu.memory.map(|m| m.0.saturating_mul(BYTES_PER_MIB))),
+        mig_enabled: or_unsupported(gpu.mig_enabled),
+        memory_affinity: or_unsupported(gpu.memory_affinity.clone()),
+        memory_zone: or_unsupported(gpu.memory_zone),
+        nvlinks: nvlinks(machine, index, faults),
+    }
+}
+
+/// The UUID of a GPU under a salt; `None` when the driver does not say.
+fn uuid(machine: &Machine, gpu: &MachineGpu, index: u8, salt: &Salt) -> Option<String> {
+    match &gpu.uuid {
+        UuidSource::Unknown => None,
+        UuidSource::Given(text) if salt.is_empty() => Some(text.clone()),
+        UuidSource::Given(text) => Some(format!("GPU-{}", salt.uuid(&["gpu", text]))),
+        UuidSource::Derived => Some(format!("GPU-{}", salt.uuid(&["gpu", machine.name.as_str(), &index.to_string()]))),
+    }
+}
+
+/// The links of a GPU in the order of their numbers.
+fn nvlinks(machine: &Machine, index: u8, faults: &Faults) -> Result<Vec<NvLinkFacts>, NvmlFailure> {
+    match &machine.nvlinks {
+        NvLinks::None => Ok(Vec::new()),
+        NvLinks::Unknown => Err(unknown_error()),
+        NvLinks::Switch(count) => Ok((0..*count).map(|link| switch_link(machine, index, link, faults)).collect()),
+        NvLinks::Direct(pairs) => {
+            let ends = direct_ends(pairs);
+            let own = ends.iter().filter(|(gpu, ..)| *gpu == index);
+            let links = own.map(|(gpu, number, peer, peer_number)| {
+                let up = is_up(faults, *gpu, *number) && is_up(faults, *peer, *peer_number);
+                let address = machine.gpus.get(usize::from(*peer)).map(|g| g.path.device);
+                link(up, RemoteDevice::Gpu, address)
+            });
+            Ok(links.collect())
+        }
+    }
+}
+
+fn is_up(faults: &Faults, gpu: u8, link: u8) -> bool {
+    // The other end of a GPU that is gone has nothing to talk to.
+    let gone = faults.gpus.get(&gpu) == Some(&GpuFault::Lost) || faults.unlisted.contains(&gpu);
+    !gone && !faults.nvlinks_down.contains(&(gpu, link))
+}
+
+fn switch_link(machine: &Machine, gpu: u8, number: u8, faults: &Faults) -> NvLinkFacts {
+    // Links are spread over the switches in turns; without switches in the file the far address stays unsaid.
+    let position = usize::from(number).checked_rem(machine.nvswitches.len());
+    let address = position.and_then(|p| machine.nvswitches.get(p)).map(|path| path.device);
+    link(is_up(faults, gpu, number), RemoteDevice::Switch, address)
+}
+
+fn link(up: bool, remote: RemoteDevice, address: Option<PciAddress>) -> NvLinkFacts {
+    if !up {
+        // A link that is down knows nothing of its far end.
+        return NvLinkFacts {
+            active: Ok(false),
+            remote: Err(NvmlFailure::NotSupported),
+            remote_pci: Err(NvmlFailure::NotSupported),
+        };
+    }
+    NvLinkFacts { active: Ok(true), remote: Ok(remote), remote_pci: address.ok_or(NvmlFailure::NotSupported) }
+}
+
+/// Both ends of every direct link: GPU, link number, peer, the peer's link number. Numbers count up per GPU in the order of the file.
+fn direct_ends(pairs: &[(u8, u8, u8)]) -> Vec<(u8, u8, u8, u8)> {
+    let mut ends: Vec<(u8, u8, u8, u8)> = Vec::new();
+    let next = |ends: &[(u8, u8, u8, u8)], gpu: u8| {
+        u8::try_from(ends.iter().filter(|(g, ..)| *g == gpu).count()).unwrap_or(u8::MAX)
+    };
+    for (a, b, links) in pairs {
+        for _ in 0..*links {
+            let (number_a, number_b) = (next(&ends, *a), next(&ends, *b));
+            ends.push((*a, number_a, *b, number_b));
+            ends.push((*b, number_b, *a, number_a));
+        }
+    }
+    ends
+}
+
+/// What is left of the answers when calls are missing. Follows the order in which the probe falls back.
+fn without_symbols(answers: NvmlFacts, absent: &BTreeSet<String>) -> NvmlFacts {
+    let NvmlFacts::Read(mut node) = answers else { return answers };
+    let lacks = |symbol: &str| absent.contains(symbol);
+    if lacks("nvmlDeviceGetCount_v2") {
+        return NvmlFacts::NoDriver(format!("GPUs cannot be counted: {}", NvmlFailure::NoSymbol));
+    }
+    if lacks("nvmlSystemGetDriverVersion") {
+        node.driver_version = Err(NvmlFailure::NoSymbol);
+    }
+    for device in &mut node.devices {
+        if lacks("nvmlDeviceGetHandleByIndex_v2") {
+            *device = Err(NvmlFailure::NoSymbol);
+        }
+        let Ok(device) = device else { continue };
+        hide(&mut device.uuid, lacks("nvmlDeviceGetUUID"));
+        hide(&mut device.pci, lacks("nvmlDeviceGetPciInfo_v3"));
+        hide(&mut device.product, lacks("nvmlDeviceGetName"));
+        hide(&mut device.memory_bytes, lacks("nvmlDeviceGetMemoryInfo_v2") && lacks("nvmlDeviceGetMemoryInfo"));
+        hide(&mut device.mig_enabled, lacks("nvmlDeviceGetMigMode"));
+        hide(&mut device.memory_affinity, lacks("nvmlDeviceGetMemoryAffinity"));
+        hide(&mut device.memory_zone, lacks("nvmlDeviceGetNumaNodeId"));
+        hide(&mut device.nvlinks, lacks("nvmlDeviceGetNvLinkState"));
+        for link in device.nvlinks.iter_mut().flatten().filter(|l| l.active == Ok(true)) {
+            hide(&mut link.remote, lacks("nvmlDeviceGetNvLinkRemoteDeviceType"));
+            hide(&mut link.remote_pci, lacks("nvmlDeviceGetNvLinkRemotePciInfo_v2"));
+        }
+    }
+    NvmlFacts::Read(node)
+}
+
+fn hide<T>(answer: &mut Result<T, NvmlFailure>, hidden: bool) {
+    if hidden {
+        *answer = Err(NvmlFailure::NoSymbol);
+    }
+}

@@ -1,0 +1,107 @@
+//! The link matrix: PCIe levels from the chains of bridges, NVLinks from what each side says.
+
+use std::collections::BTreeSet;
+
+use berth_model::{Link, LinkMatrix, PciAddress, PciPath, ZoneId};
+
+use super::Findings;
+use super::gpus::TakenGpu;
+use super::nics::TakenNic;
+use crate::facts::{NvLinkFacts, NvmlFailure, RemoteDevice, SysfsFacts};
+use crate::finding;
+
+/// The matrix of all GPUs, then all NICs.
+pub(super) fn matrix(
+    sysfs: &SysfsFacts,
+    gpus: &[TakenGpu<'_>],
+    nics: &[TakenNic<'_>],
+    findings: &mut Findings,
+) -> LinkMatrix {
+    let ends: Vec<NvLinkEnds> = NvLinkEnds::of_all(sysfs, gpus, findings);
+    let gpu_places = gpus.iter().map(|g| (g.path, g.gpu.zone));
+    let places: Vec<(Option<&PciPath>, Option<ZoneId>)> =
+        gpu_places.chain(nics.iter().map(|n| (n.path, n.nic.zone))).collect();
+    LinkMatrix::build(places.len(), |a, b| {
+        let pcie = match (places.get(a), places.get(b)) {
+            (Some((Some(path), zone)), Some((Some(other), other_zone))) => path.level(*zone, other, *other_zone),
+            _ => None,
+        };
+        let nvlinks = match (ends.get(a), ends.get(b)) {
+            (Some(one), Some(other)) => one.count_to(other),
+            _ => 0,
+        };
+        Link { nvlinks, pcie }
+    })
+}
+
+/// Where the active NVLinks of a GPU end.
+struct NvLinkEnds {
+    address: PciAddress,
+    /// Whether the GPU said anything; a silent one leaves the word to its peer.
+    answered: bool,
+    /// One entry per link to another GPU.
+    peers: Vec<PciAddress>,
+    /// Links into switches.
+    switch_links: usize,
+}
+
+impl NvLinkEnds {
+    fn of_all(sysfs: &SysfsFacts, gpus: &[TakenGpu<'_>], findings: &mut Findings) -> Vec<Self> {
+        let addresses: BTreeSet<PciAddress> = gpus.iter().map(|g| g.gpu.pci).collect();
+        gpus.iter().map(|gpu| Self::of(sysfs, &addresses, gpu, findings)).collect()
+    }
+
+    fn of(sysfs: &SysfsFacts, gpus: &BTreeSet<PciAddress>, gpu: &TakenGpu<'_>, findings: &mut Findings) -> Self {
+        let mut ends = Self { address: gpu.gpu.pci, answered: false, peers: Vec::new(), switch_links: 0 };
+        let mut failure: Option<&NvmlFailure> = None;
+        match gpu.nvlinks {
+            None => {}
+            Some(Err(why)) => failure = Some(why),
+            Some(Ok(links)) => {
+                ends.answered = true;
+                for link in links {
+                    match &link.active {
+                        Ok(true) => ends.add(sysfs, gpus, link),
+                        Ok(false) => {}
+                        Err(why) => failure = failure.or(Some(why)),
+                    }
+                }
+            }
+        }
+        if let Some(why) = failure.filter(|why| why.blames_device()) {
+            let text = format!("NVLinks are not all counted: {why}");
+            findings.add(finding::NVLINK_UNREADABLE, &gpu.gpu.pci.to_string(), text);
+        }
+        ends
+    }
+
+    /// Adds one active link. A library without the remote type leaves the address: a GPU's, or that of an NVSwitch on the PCI bus.
+    fn add(&mut self, sysfs: &SysfsFacts, gpus: &BTreeSet<PciAddress>, link: &NvLinkFacts) {
+        if link.remote == Ok(RemoteDevice::Switch) {
+            self.switch_links = self.switch_links.saturating_add(1);
+            return;
+        }
+        let Ok(address) = link.remote_pci else { return };
+        if gpus.contains(&address) {
+            self.peers.push(address);
+        } else if sysfs.pci.get(&address).is_some_and(crate::facts::PciFacts::is_nvswitch) {
+            self.switch_links = self.switch_links.saturating_add(1);
+        }
+    }
+
+    fn direct_to(&self, other: &Self) -> Option<usize> {
+        self.answered.then(|| self.peers.iter().filter(|p| **p == other.address).count())
+    }
+
+    /// NVLinks between two GPUs. A switch reaches every GPU that has links into it; a direct link counts when both ends see it, or
+    /// when the other end is silent.
+    fn count_to(&self, other: &Self) -> u8 {
+        let direct = match (self.direct_to(other), other.direct_to(self)) {
+            (Some(a), Some(b)) => a.min(b),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => 0,
+        };
+        let count = direct.max(self.switch_links.min(other.switch_links));
+        u8::try_from(count).unwrap_or(Link::NVLINKS_MAX).min(Link::NVLINKS_MAX)
+    }
+}

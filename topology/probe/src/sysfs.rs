@@ -1,0 +1,78 @@
+//! Reads the kernel's tree into [`SysfsFacts`]: boot id, zones, PCI devices, RDMA devices.
+//!
+//! Parsers are plain functions in the modules below and touch no tree; this file walks. Every file may be missing: that is unknown,
+//! never zero. A file that is there and makes no sense is unknown too, and is named in [`SysfsFacts::faults`].
+
+pub mod infiniband;
+pub mod numa;
+pub mod pci;
+
+use crate::facts::{SysfsFacts, SysfsFault};
+use crate::tree::Tree;
+
+/// Most faults kept. The first ones say what is wrong; a broken tree must not fill the report.
+pub const FAULTS_MAX: usize = 16;
+
+const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
+
+/// Reads all that the kernel shows under `tree`.
+#[must_use]
+pub fn read(tree: &dyn Tree) -> SysfsFacts {
+    let mut reader = Reader { tree, faults: Vec::new() };
+    let boot_id = reader.text(BOOT_ID).map(|text| text.trim().to_owned());
+    let zones = numa::read(&mut reader);
+    let pci = pci::read(&mut reader);
+    let rdma = infiniband::read(&mut reader);
+    SysfsFacts { boot_id, zones, pci, rdma, faults: reader.faults }
+}
+
+/// A tree with a memory for what went wrong.
+pub(crate) struct Reader<'a> {
+    tree: &'a dyn Tree,
+    faults: Vec<SysfsFault>,
+}
+
+impl Reader<'_> {
+    /// The text of a file; `None` when it is missing or cannot be taken.
+    pub(crate) fn text(&mut self, path: &str) -> Option<String> {
+        let read = self.tree.read(path);
+        self.keep(path, read)
+    }
+
+    /// The text of a link; `None` when there is no link.
+    pub(crate) fn link(&mut self, path: &str) -> Option<String> {
+        let read = self.tree.read_link(path);
+        self.keep(path, read)
+    }
+
+    /// The names in a directory; empty when it is missing or cannot be taken.
+    pub(crate) fn list(&mut self, path: &str) -> Vec<String> {
+        let read = self.tree.list(path);
+        self.keep(path, read).unwrap_or_default()
+    }
+
+    /// The content of a file as `parse` takes it. `expected` says what would be right.
+    pub(crate) fn parsed<T>(&mut self, path: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let text = self.text(path)?;
+        let value = parse(text.trim());
+        if value.is_none() {
+            let shown: String = text.trim().chars().take(40).collect();
+            self.fault(path, format!("{shown:?} is not {expected}"));
+        }
+        value
+    }
+
+    /// Remembers what was wrong with a path.
+    pub(crate) fn fault(&mut self, path: &str, problem: impl Into<String>) {
+        if self.faults.len() < FAULTS_MAX {
+            self.faults.push(SysfsFault { path: path.to_owned(), problem: problem.into() });
+        }
+    }
+
+    fn keep<T>(&mut self, path: &str, read: Result<Option<T>, crate::tree::TreeError>) -> Option<T> {
+        read.unwrap_or_else(|error| {
+            self.fault(path, error.to_string());
+            None
+        })
+    }
+}

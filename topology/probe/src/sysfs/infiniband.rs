@@ -1,0 +1,86 @@
+//! RDMA devices and their ports, from `sys/class/infiniband`.
+
+use berth_model::{LinkLayer, PciPath, PortState};
+
+use super::{Reader, pci};
+use crate::facts::{PortFacts, RdmaFacts};
+use crate::tree::resolve;
+
+const CLASS: &str = "sys/class/infiniband";
+/// Most ports of one device taken. Adapters have one or two; InfiniBand switches as devices have up to 80.
+const PORTS_MAX: usize = 128;
+
+pub(super) fn read(reader: &mut Reader<'_>) -> Vec<RdmaFacts> {
+    let names = reader.list(CLASS);
+    names.into_iter().map(|name| read_device(reader, name)).collect()
+}
+
+fn read_device(reader: &mut Reader<'_>, name: String) -> RdmaFacts {
+    let entry = format!("{CLASS}/{name}");
+    // The class entry is a link on a kernel, and a plain directory in some copies of one.
+    let directory = match reader.link(&entry) {
+        None => entry,
+        Some(text) => {
+            let Ok(directory) = resolve(&entry, &text) else {
+                reader.fault(&entry, "the link leads out of the tree");
+                return RdmaFacts { name, path: None, ports: Vec::new() };
+            };
+            directory
+        }
+    };
+    let path = read_path(reader, &directory);
+    let mut ports: Vec<u32> =
+        reader.list(&format!("{directory}/ports")).iter().filter_map(|p| p.parse().ok()).collect();
+    ports.sort_unstable();
+    ports.truncate(PORTS_MAX);
+    let ports = ports.into_iter().map(|port| read_port(reader, &format!("{directory}/ports/{port}"))).collect();
+    RdmaFacts { name, path, ports }
+}
+
+/// The PCI device behind `device`. A software device (rxe, siw) has none, or one that is not on PCI.
+fn read_path(reader: &mut Reader<'_>, directory: &str) -> Option<PciPath> {
+    let link = format!("{directory}/device");
+    let text = reader.link(&link)?;
+    pci::follow(&link, &text).map(|(_, path)| path)
+}
+
+fn read_port(reader: &mut Reader<'_>, directory: &str) -> PortFacts {
+    let state = reader.parsed(&format!("{directory}/state"), "a port state like 4: ACTIVE", parse_state);
+    let layer = reader.parsed(&format!("{directory}/link_layer"), "InfiniBand or Ethernet", parse_link_layer);
+    PortFacts {
+        state: state.unwrap_or(PortState::Unknown),
+        rate_gbps: reader.parsed(&format!("{directory}/rate"), "a rate like 400 Gb/sec (4X NDR)", parse_rate),
+        link_layer: layer.unwrap_or(LinkLayer::Unknown),
+    }
+}
+
+/// `4: ACTIVE`. Everything between down and active (INIT, ARMED, ACTIVE_DEFER) carries no traffic now.
+#[must_use]
+pub fn parse_state(text: &str) -> Option<PortState> {
+    let (number, _) = text.split_once(':')?;
+    match number.trim().parse::<u8>().ok()? {
+        0 => Some(PortState::Unknown),
+        4 => Some(PortState::Active),
+        1..=5 => Some(PortState::Down),
+        _ => None,
+    }
+}
+
+/// `InfiniBand`, `Ethernet`.
+#[must_use]
+pub fn parse_link_layer(text: &str) -> Option<LinkLayer> {
+    match text {
+        "InfiniBand" => Some(LinkLayer::InfiniBand),
+        "Ethernet" => Some(LinkLayer::Ethernet),
+        "Unspecified" | "Unknown" => Some(LinkLayer::Unknown),
+        _ => None,
+    }
+}
+
+/// `400 Gb/sec (4X NDR)`, `2.5 Gb/sec (1X SDR)`: whole Gbit/s, rounded down.
+#[must_use]
+pub fn parse_rate(text: &str) -> Option<u32> {
+    let (number, unit) = text.split_once(' ')?;
+    let whole = number.split_once('.').map_or(number, |(whole, _)| whole);
+    whole.parse().ok().filter(|_| unit.starts_with("Gb/sec"))
+}

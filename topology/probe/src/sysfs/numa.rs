@@ -1,0 +1,61 @@
+//! NUMA nodes with their CPUs, memory and distances, from `sys/devices/system/node`.
+
+use berth_model::{CpuSet, MiB, ZoneId};
+
+use super::Reader;
+use crate::facts::ZoneFacts;
+
+const NODES: &str = "sys/devices/system/node";
+const CPUS_ONLINE: &str = "sys/devices/system/cpu/online";
+
+pub(super) fn read(reader: &mut Reader<'_>) -> Vec<ZoneFacts> {
+    let mut ids: Vec<u16> = reader.list(NODES).iter().filter_map(|name| parse_node_name(name)).collect();
+    ids.sort_unstable();
+    if ids.is_empty() {
+        return without_nodes(reader);
+    }
+    ids.into_iter().map(|id| read_zone(reader, id)).collect()
+}
+
+/// A kernel without NUMA shows CPUs and no nodes: the machine is one zone.
+fn without_nodes(reader: &mut Reader<'_>) -> Vec<ZoneFacts> {
+    let cpus = reader.parsed(CPUS_ONLINE, "a CPU list", parse_cpus);
+    cpus.map(|cpus| ZoneFacts { id: ZoneId(0), cpus: Some(cpus), memory: None, distances: None }).into_iter().collect()
+}
+
+fn read_zone(reader: &mut Reader<'_>, id: u16) -> ZoneFacts {
+    let directory = format!("{NODES}/node{id}");
+    ZoneFacts {
+        id: ZoneId(id),
+        cpus: reader.parsed(&format!("{directory}/cpulist"), "a CPU list like 0-13,28-41", parse_cpus),
+        memory: reader.parsed(&format!("{directory}/meminfo"), "node memory with a MemTotal in kB", parse_meminfo),
+        distances: reader.parsed(&format!("{directory}/distance"), "a list of distances like 10 21", parse_distances),
+    }
+}
+
+fn parse_cpus(text: &str) -> Option<CpuSet> {
+    CpuSet::parse(text).ok()
+}
+
+/// `node3`.
+#[must_use]
+pub fn parse_node_name(name: &str) -> Option<u16> {
+    let digits = name.strip_prefix("node")?;
+    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// `Node 0 MemTotal:       11626708 kB`, rounded down to MiB.
+#[must_use]
+pub fn parse_meminfo(text: &str) -> Option<MiB> {
+    let line = text.lines().find(|line| line.contains("MemTotal:"))?;
+    let (_, amount) = line.split_once("MemTotal:")?;
+    let kib: u64 = amount.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(MiB(kib / 1024))
+}
+
+/// `10 21`.
+#[must_use]
+pub fn parse_distances(text: &str) -> Option<Vec<u16>> {
+    let distances: Option<Vec<u16>> = text.split_ascii_whitespace().map(|d| d.parse().ok()).collect();
+    distances.filter(|d| !d.is_empty())
+}

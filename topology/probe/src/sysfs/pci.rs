@@ -1,0 +1,105 @@
+//! PCI devices and the bridges above them, from `sys/bus/pci/devices`.
+
+use std::collections::BTreeMap;
+
+use berth_model::{PciAddress, PciPath, ZoneId};
+
+use super::Reader;
+use crate::facts::PciFacts;
+use crate::tree::resolve;
+
+const DEVICES: &str = "sys/bus/pci/devices";
+
+pub(super) fn read(reader: &mut Reader<'_>) -> BTreeMap<PciAddress, PciFacts> {
+    let mut devices = BTreeMap::new();
+    for name in reader.list(DEVICES) {
+        let entry = format!("{DEVICES}/{name}");
+        let Some((address, facts)) = read_device(reader, &entry, &name) else { continue };
+        devices.insert(address, facts);
+    }
+    devices
+}
+
+fn read_device(reader: &mut Reader<'_>, entry: &str, name: &str) -> Option<(PciAddress, PciFacts)> {
+    let text = reader.link(entry)?;
+    let Some((directory, path)) = follow(entry, &text) else {
+        reader.fault(entry, "the link does not lead to a device below a PCI host bridge");
+        return None;
+    };
+    let address = PciAddress::parse(name).ok().filter(|a| *a == path.device);
+    let Some(address) = address else {
+        reader.fault(entry, format!("the name differs from the device {} that it leads to", path.device));
+        return None;
+    };
+    let vendor = reader.parsed(&format!("{directory}/vendor"), "a hexadecimal id like 0x10de", parse_hex);
+    let class = reader.parsed(&format!("{directory}/class"), "a hexadecimal class like 0x030200", parse_hex);
+    let mut facts = PciFacts { path, vendor, class, zone: None, is_virtual: false };
+    // Hundreds of bridges and endpoints of no interest would cost two reads each.
+    if class.is_none_or(is_of_interest) {
+        let zone = reader.parsed(&format!("{directory}/numa_node"), "a zone number or -1", parse_zone);
+        facts.zone = zone.flatten();
+        facts.is_virtual = reader.link(&format!("{directory}/physfn")).is_some();
+    }
+    Some((address, facts))
+}
+
+/// Network (02), display (03), other bridge (0680: NVSwitch), InfiniBand (0c06), accelerator (12). Source: PCI Code and ID
+/// Assignment Specification.
+fn is_of_interest(class: u32) -> bool {
+    matches!(class >> 16, 0x02 | 0x03 | 0x12) || matches!(class >> 8, 0x0680 | 0x0c06)
+}
+
+/// Follows a link by hand to a device directory and reads the way from its path.
+pub(super) fn follow(link_path: &str, link_text: &str) -> Option<(String, PciPath)> {
+    let directory = resolve(link_path, link_text).ok()?;
+    let path = parse_path(directory.strip_prefix("sys/devices/")?)?;
+    Some((directory, path))
+}
+
+/// Reads the way to a device from its directory below `sys/devices`.
+///
+/// The last host bridge counts: a VMD or Hyper-V root stands below other components. Components that are no PCI address are no
+/// bridges. The last component is the device.
+#[must_use]
+pub fn parse_path(directory: &str) -> Option<PciPath> {
+    let mut host_bridge = None;
+    let mut chain: Vec<PciAddress> = Vec::new();
+    let mut last_is_address = false;
+    for part in directory.split('/') {
+        last_is_address = false;
+        if is_host_bridge(part) {
+            host_bridge = Some(part.to_owned());
+            chain.clear();
+        } else if let Ok(address) = PciAddress::parse(part) {
+            chain.push(address);
+            last_is_address = true;
+        }
+    }
+    let device = chain.pop().filter(|_| last_is_address)?;
+    Some(PciPath { host_bridge: host_bridge?, bridges: chain, device })
+}
+
+/// `pci0000:00`, with a domain of four or more hexadecimal digits.
+#[must_use]
+pub fn is_host_bridge(name: &str) -> bool {
+    let Some((domain, bus)) = name.strip_prefix("pci").and_then(|rest| rest.split_once(':')) else { return false };
+    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
+    (4..=8).contains(&domain.len()) && bus.len() == 2 && hex(domain) && hex(bus)
+}
+
+/// `0x10de`.
+#[must_use]
+pub fn parse_hex(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("0x")?;
+    // `from_str_radix` would take a sign.
+    digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok())?
+}
+
+/// `numa_node`: `Some(None)` for -1, the kernel's word for unknown.
+#[must_use]
+pub fn parse_zone(text: &str) -> Option<Option<ZoneId>> {
+    if text == "-1" {
+        return Some(None);
+    }
+    text.parse().ok().map(|id| Some(ZoneId(id)))
+}

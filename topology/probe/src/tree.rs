@@ -1,0 +1,272 @@
+//! The two places a kernel tree may be read from: a directory on disk and an in-memory map.
+//!
+//! Paths are relative, `/`-separated and free of `..` (for example `sys/devices/system/node`). Links are read as text and joined by
+//! hand ([`resolve`]), never by the operating system: a copied tree under another root then works, and no link leads out of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+/// Largest file taken. A sysfs attribute is one page; `meminfo` of a node is below 2 KiB.
+pub const FILE_BYTES_MAX: u64 = 64 * 1024;
+/// Most entries of one directory taken. `bus/pci/devices` of the largest machines holds a few thousand.
+pub const ENTRIES_MAX: usize = 16_384;
+/// Deepest path taken; cascaded PCIe switches stay below 24 components.
+pub const COMPONENTS_MAX: usize = 64;
+
+/// Why something that is there could not be read. What is not there is no error.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// The path holds `..`, an empty component, or too many of them.
+    #[error("the path leads out of the tree or is longer than {COMPONENTS_MAX} components")]
+    Path,
+    /// A link stands where a directory or file is right.
+    #[error("{0} is a link where a directory or file is right")]
+    Link(String),
+    /// More than [`FILE_BYTES_MAX`].
+    #[error("larger than {FILE_BYTES_MAX} bytes")]
+    Large,
+    /// More than [`ENTRIES_MAX`].
+    #[error("more than {ENTRIES_MAX} entries")]
+    Crowded,
+    /// Not UTF-8.
+    #[error("not UTF-8 text")]
+    Text,
+    /// The operating system refused.
+    #[error("cannot be read: {}", .0.kind())]
+    Io(#[source] std::io::Error),
+}
+
+/// A kernel tree (`sys/...`, `proc/...`). `Ok(None)` always means that there is no such thing.
+pub trait Tree {
+    /// The text of a file.
+    ///
+    /// # Errors
+    /// [`TreeError`] when it is there and cannot be taken.
+    fn read(&self, path: &str) -> Result<Option<String>, TreeError>;
+
+    /// The text of a symbolic link, unresolved; `None` for anything else.
+    ///
+    /// # Errors
+    /// [`TreeError`] when it is there and cannot be taken.
+    fn read_link(&self, path: &str) -> Result<Option<String>, TreeError>;
+
+    /// The names in a directory, sorted.
+    ///
+    /// # Errors
+    /// [`TreeError`] when it is there and cannot be taken.
+    fn list(&self, path: &str) -> Result<Option<Vec<String>>, TreeError>;
+}
+
+/// Splits a path and refuses what could lead elsewhere.
+fn components(path: &str) -> Result<Vec<&str>, TreeError> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let bad = |p: &&str| p.is_empty() || *p == "." || *p == ".." || p.contains('\0');
+    if parts.len() > COMPONENTS_MAX || parts.iter().any(bad) {
+        return Err(TreeError::Path);
+    }
+    Ok(parts)
+}
+
+/// Joins a link's text to the place of the link, without asking the file system.
+///
+/// # Errors
+/// [`TreeError::Path`] when the text is absolute or leads above the root.
+pub fn resolve(link_path: &str, link_text: &str) -> Result<String, TreeError> {
+    if link_text.starts_with('/') {
+        return Err(TreeError::Path);
+    }
+    let mut parts: Vec<&str> = components(link_path)?;
+    parts.pop();
+    for part in link_text.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop().ok_or(TreeError::Path)?),
+            name => parts.push(name),
+        }
+        if parts.len() > COMPONENTS_MAX {
+            return Err(TreeError::Path);
+        }
+    }
+    if parts.is_empty() {
+        return Err(TreeError::Path);
+    }
+    Ok(parts.join("/"))
+}
+
+/// A directory on disk that holds `sys/` and `proc/`; `/` on the machine itself, the host's mount in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SysRoot(PathBuf);
+
+impl SysRoot {
+    /// The tree under `root`.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self(root.into())
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The path on disk, once every component above the last is known to be a real directory.
+    fn locate(&self, path: &str) -> Result<Option<PathBuf>, TreeError> {
+        let parts = components(path)?;
+        let mut at = self.0.clone();
+        for (i, part) in parts.iter().enumerate() {
+            at.push(part);
+            if i.saturating_add(1) == parts.len() {
+                break;
+            }
+            match std::fs::symlink_metadata(&at) {
+                Ok(meta) if meta.is_symlink() => return Err(TreeError::Link((*part).to_owned())),
+                Ok(_) => {}
+                Err(error) => return absent(error).map(|()| None),
+            }
+        }
+        Ok(Some(at))
+    }
+}
+
+/// Takes "there is no such thing" as an answer.
+fn absent(error: std::io::Error) -> Result<(), TreeError> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    if matches!(error.kind(), NotFound | NotADirectory) { Ok(()) } else { Err(TreeError::Io(error)) }
+}
+
+impl Tree for SysRoot {
+    fn read(&self, path: &str) -> Result<Option<String>, TreeError> {
+        let Some(at) = self.locate(path)? else { return Ok(None) };
+        match std::fs::symlink_metadata(&at) {
+            Ok(meta) if meta.is_symlink() => return Err(TreeError::Link(path.to_owned())),
+            // A FIFO or device would block the reader for ever.
+            Ok(meta) if !meta.is_file() => return Err(TreeError::Text),
+            Ok(_) => {}
+            Err(error) => return absent(error).map(|()| None),
+        }
+        let mut bytes = Vec::new();
+        let file = match std::fs::File::open(&at) {
+            Ok(file) => file,
+            Err(error) => return absent(error).map(|()| None),
+        };
+        file.take(FILE_BYTES_MAX.saturating_add(1)).read_to_end(&mut bytes).map_err(TreeError::Io)?;
+        if u64::try_from(bytes.len()).is_ok_and(|n| n > FILE_BYTES_MAX) {
+            return Err(TreeError::Large);
+        }
+        String::from_utf8(bytes).map(Some).map_err(|_| TreeError::Text)
+    }
+
+    fn read_link(&self, path: &str) -> Result<Option<String>, TreeError> {
+        use std::io::ErrorKind::InvalidInput;
+        let Some(at) = self.locate(path)? else { return Ok(None) };
+        match std::fs::read_link(&at) {
+            Ok(text) => text.into_os_string().into_string().map(Some).map_err(|_| TreeError::Text),
+            Err(error) if error.kind() == InvalidInput => Ok(None),
+            Err(error) => absent(error).map(|()| None),
+        }
+    }
+
+    fn list(&self, path: &str) -> Result<Option<Vec<String>>, TreeError> {
+        let Some(at) = self.locate(path)? else { return Ok(None) };
+        match std::fs::symlink_metadata(&at) {
+            Ok(meta) if meta.is_symlink() => return Err(TreeError::Link(path.to_owned())),
+            Ok(_) => {}
+            Err(error) => return absent(error).map(|()| None),
+        }
+        let entries = match std::fs::read_dir(&at) {
+            Ok(entries) => entries,
+            Err(error) => return absent(error).map(|()| None),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            if names.len() >= ENTRIES_MAX {
+                return Err(TreeError::Crowded);
+            }
+            let name = entry.map_err(TreeError::Io)?.file_name();
+            names.push(name.into_string().map_err(|_| TreeError::Text)?);
+        }
+        names.sort_unstable();
+        Ok(Some(names))
+    }
+}
+
+/// What stands at a path of a [`MemoryTree`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A file with its text.
+    File(String),
+    /// A symbolic link with its text.
+    Link(String),
+    /// A directory that may be empty.
+    Directory,
+}
+
+/// A kernel tree in memory. Directories above an entry come with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MemoryTree {
+    entries: BTreeMap<String, Entry>,
+}
+
+impl MemoryTree {
+    /// Puts an entry at a path, in place of what was there.
+    pub fn put(&mut self, path: impl Into<String>, entry: Entry) {
+        let path = path.into();
+        let mut above = path.as_str();
+        while let Some((parent, _)) = above.rsplit_once('/') {
+            self.entries.entry(parent.to_owned()).or_insert(Entry::Directory);
+            above = parent;
+        }
+        self.entries.insert(path, entry);
+    }
+
+    /// Puts a file at a path; a line end is added, as the kernel does.
+    pub fn put_line(&mut self, path: impl Into<String>, line: impl std::fmt::Display) {
+        self.put(path, Entry::File(format!("{line}\n")));
+    }
+
+    /// All entries in the order of their paths: directories before what is in them.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        self.entries.iter().map(|(path, entry)| (path.as_str(), entry))
+    }
+}
+
+impl Tree for MemoryTree {
+    fn read(&self, path: &str) -> Result<Option<String>, TreeError> {
+        components(path)?;
+        match self.entries.get(path) {
+            Some(Entry::File(text)) if u64::try_from(text.len()).is_ok_and(|n| n > FILE_BYTES_MAX) => {
+                Err(TreeError::Large)
+            }
+            Some(Entry::File(text)) => Ok(Some(text.clone())),
+            Some(Entry::Link(_)) => Err(TreeError::Link(path.to_owned())),
+            Some(Entry::Directory) => Err(TreeError::Text),
+            None => Ok(None),
+        }
+    }
+
+    fn read_link(&self, path: &str) -> Result<Option<String>, TreeError> {
+        components(path)?;
+        match self.entries.get(path) {
+            Some(Entry::Link(text)) => Ok(Some(text.clone())),
+            Some(Entry::File(_) | Entry::Directory) | None => Ok(None),
+        }
+    }
+
+    fn list(&self, path: &str) -> Result<Option<Vec<String>>, TreeError> {
+        components(path)?;
+        match self.entries.get(path) {
+            Some(Entry::Directory) => {}
+            Some(Entry::Link(_)) => return Err(TreeError::Link(path.to_owned())),
+            Some(Entry::File(_)) | None => return Ok(None),
+        }
+        let prefix = format!("{path}/");
+        let below = self.entries.range(prefix.clone()..).map_while(|(p, _)| p.strip_prefix(&prefix));
+        let names: BTreeSet<&str> = below.filter(|rest| !rest.contains('/')).collect();
+        if names.len() > ENTRIES_MAX {
+            return Err(TreeError::Crowded);
+        }
+        Ok(Some(names.into_iter().map(str::to_owned).collect()))
+    }
+}

@@ -3,3 +3,5 @@
 
 pub mod binaries;
 pub mod controlplane;
+pub mod installed;
+pub mod rest;

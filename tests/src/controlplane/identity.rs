@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodSpec, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, Namespace, Pod, PodSpec, SeccompProfile, SecurityContext, ServiceAccount,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::core::Resource;
@@ -94,6 +96,7 @@ impl ControlPlane {
                 containers: vec![Container {
                     name: "agent".to_owned(),
                     image: Some("berth-agent".to_owned()),
+                    security_context: Some(unprivileged()),
                     ..Container::default()
                 }],
                 ..PodSpec::default()
@@ -159,6 +162,17 @@ impl ControlPlane {
 /// The name of the pod that stands for node `node`'s agent.
 fn agent_pod(node: &str) -> String {
     format!("{AGENT_ACCOUNT}-{node}")
+}
+
+/// As the manifests have it; more is refused in their namespace, whose pod security level is `restricted`.
+fn unprivileged() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
+        run_as_non_root: Some(true),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
+        ..SecurityContext::default()
+    }
 }
 
 fn named(name: &str) -> ObjectMeta {

@@ -103,15 +103,18 @@ pub(crate) fn topology() -> impl Strategy<Value = NodeTopology> {
 
 fn zone_list(ids: BTreeSet<u16>) -> impl Strategy<Value = Vec<Zone>> {
     let count = ids.len();
-    let one = (cpus(), mib(), proptest::option::of(vec(10_u16..255, count)));
-    vec(one, count).prop_map(move |list| {
-        let zone = |(id, (cpus, memory, distances)): (&u16, (CpuSet, Option<MiB>, Option<Vec<u16>>))| Zone {
-            id: ZoneId(*id),
-            cpus,
-            memory,
-            distances: distances.unwrap_or_default(),
-        };
-        ids.iter().zip(list).map(zone).collect()
+    let distances = proptest::option::of(vec(10_u16..255, count));
+    let unnamed = (cpus(), mib(), distances).prop_map(|(cpus, memory, distances)| Zone {
+        id: ZoneId(0),
+        cpus,
+        memory,
+        distances: distances.unwrap_or_default(),
+    });
+    vec(unnamed, count).prop_map(move |mut zones| {
+        for (zone, id) in zones.iter_mut().zip(&ids) {
+            zone.id = ZoneId(*id);
+        }
+        zones
     })
 }
 

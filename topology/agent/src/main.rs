@@ -1,2 +1,25 @@
-//! x
-fn main() {}
+//! Entry point of `berth-agent`: arguments in, exit status out. Everything else is in `run`.
+
+mod admin;
+mod args;
+mod hardware;
+mod metrics;
+mod news;
+mod publish;
+mod readiness;
+mod report;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match run::main(args::Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("berth-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Command line and environment of the agent. No rule but the form of each value.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Shortest interval taken: a probe of a large machine takes tens of milliseconds, and a zero would spin.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// Reads this node's hardware and publishes it as its NodeTopology object, at start and when it changes.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "berth-agent", version)]
+pub(crate) struct Args {
+    /// This node's name in Kubernetes; with --once, the host's name if absent.
+    #[arg(long, env = "NODE_NAME", required_unless_present = "once")]
+    pub(crate) node_name: Option<String>,
+
+    /// Directory that holds the host's sys and proc.
+    #[arg(long, env = "BERTH_ROOT", value_name = "DIR", default_value = "/")]
+    pub(crate) root: PathBuf,
+
+    /// The driver library, if not libnvidia-ml.so.1 of the loader's path.
+    #[arg(long, env = "BERTH_NVML_LIBRARY", value_name = "FILE")]
+    pub(crate) nvml_library: Option<PathBuf>,
+
+    /// How long between two readings of the hardware, e.g. 10s.
+    #[arg(long, env = "BERTH_POLL_INTERVAL", value_name = "TIME", default_value = "10s", value_parser = interval)]
+    pub(crate) poll_interval: Duration,
+
+    /// How long until the agent looks whether its object is still as it left it, e.g. 5m.
+    #[arg(long, env = "BERTH_VERIFY_INTERVAL", value_name = "TIME", default_value = "5m", value_parser = interval)]
+    pub(crate) verify_interval: Duration,
+
+    /// Where /livez, /readyz, /healthz and /metrics are served.
+    #[arg(
+        long,
+        alias = "admin-listen",
+        env = "BERTH_ADMIN_ADDRESS",
+        value_name = "IP:PORT",
+        default_value = "0.0.0.0:8891"
+    )]
+    pub(crate) admin_address: SocketAddr,
+
+    /// Kubeconfig file; without it KUBECONFIG, the user's own file, or the pod's account, in this order.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// Print this machine's report and exit; needs no API server.
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// Form of the printed report.
+    #[arg(short, long, value_enum, default_value_t = Format::Yaml, requires = "once")]
+    pub(crate) output: Format,
+}
+
+/// Form of a printed report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON object.
+    Json,
+    /// One YAML document.
+    Yaml,
+}
+
+/// Reads `500ms`, `10s`, `5m`.
+fn interval(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let ms_per_unit: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        _ => return Err("a whole number with ms, s or m is right, e.g. 10s".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "a whole number must come before the unit".to_owned())?;
+    let interval = Duration::from_millis(number.saturating_mul(ms_per_unit));
+    if interval < INTERVAL_MIN {
+        return Err(format!("at least {INTERVAL_MIN:?} is right"));
+    }
+    Ok(interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn an_interval_has_a_number_and_a_unit() {
+        assert_eq!(interval("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(interval("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(interval("250ms"), Ok(Duration::from_millis(250)));
+        for bad in ["", "10", "s", "-1s", "1h", "1.5s", "0s", "99ms"] {
+            assert!(interval(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+}

@@ -3,6 +3,11 @@
 //! Nothing here decides where a pod goes. Handlers decode, ask through [`http::Decide`], and encode.
 
 pub mod admin;
+pub mod bind;
+pub mod cluster;
+pub mod convert;
+pub mod decide;
+mod explain;
 pub mod http;
 pub mod metrics;
 pub mod wire;

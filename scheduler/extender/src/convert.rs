@@ -1,0 +1,138 @@
+//! From what the wire and the API say of pods to the values of the core and the index. No judgement: what cannot be read is
+//! left to [`berth_core::Demand::parse`], which names it.
+
+use std::collections::BTreeMap;
+
+use berth_core::annotation::{Note, PLAN_KEY};
+use berth_core::demand::{ContainerRequest, PodRequest, Totals};
+use berth_index::{PlanNote, PodFacts, PodUid};
+use berth_model::NodeName;
+
+use crate::wire::{Container, Pod, ResourceList};
+
+/// Owners whose pods kube-scheduler spreads over hosts and zones by default.
+///
+/// Source: k8s.io/kubernetes `pkg/scheduler/framework/plugins/helper/spread.go`, `DefaultSelector`. Services count there too;
+/// the pod does not say whether one selects it.
+const SPREAD_OWNERS: [&str; 3] = ["ReplicaSet", "ReplicationController", "StatefulSet"];
+
+/// The part of a pod that decisions look at.
+#[must_use]
+pub fn pod_request(pod: &Pod) -> PodRequest {
+    let containers = |list: &[Container]| list.iter().map(container_request).collect();
+    PodRequest {
+        namespace: pod.metadata.namespace.clone(),
+        name: pod.metadata.name.clone(),
+        uid: pod.metadata.uid.clone(),
+        annotations: pod.metadata.annotations.clone(),
+        containers: containers(&pod.spec.containers),
+        init_containers: containers(&pod.spec.init_containers),
+        overhead: amounts(&pod.spec.overhead),
+        has_soft_wishes: has_soft_wishes(pod),
+    }
+}
+
+fn container_request(container: &Container) -> ContainerRequest {
+    let mut requests = amounts(&container.resources.limits);
+    // A request that is not named is the limit. Source: k8s.io/kubernetes `pkg/apis/core/v1/defaults.go`, SetDefaults_Pod.
+    requests.extend(amounts(&container.resources.requests));
+    ContainerRequest { name: container.name.clone(), requests, is_sidecar: container.restart_policy == "Always" }
+}
+
+fn amounts(list: &ResourceList) -> BTreeMap<String, String> {
+    list.iter().map(|(name, amount)| (name.clone(), amount.as_str().to_owned())).collect()
+}
+
+fn has_soft_wishes(pod: &Pod) -> bool {
+    let spread = pod.spec.topology_spread_constraints.iter().any(|s| s.when_unsatisfiable == "ScheduleAnyway");
+    let owners = &pod.metadata.owner_references;
+    // Explicit constraints switch the default ones off.
+    let is_spread_by_default = pod.spec.topology_spread_constraints.is_empty()
+        && owners.iter().any(|o| o.controller && SPREAD_OWNERS.contains(&o.kind.as_str()));
+    spread || is_spread_by_default || pod.spec.affinity.has_preferred()
+}
+
+/// The pod as the ledger needs it; `None` where it has no UID or its node's name is none.
+#[must_use]
+pub fn pod_facts(pod: &Pod) -> Option<PodFacts> {
+    let node = match pod.spec.node_name.as_str() {
+        "" => None,
+        name => Some(NodeName::parse(name).ok()?),
+    };
+    if pod.metadata.uid.is_empty() {
+        return None;
+    }
+    let note = node.as_ref().map_or(PlanNote::Absent, |node| plan_note(pod, node));
+    Some(PodFacts {
+        uid: PodUid::new(&pod.metadata.uid),
+        namespace: pod.metadata.namespace.clone(),
+        name: pod.metadata.name.clone(),
+        node,
+        is_ended: matches!(pod.status.phase.as_str(), "Succeeded" | "Failed"),
+        totals: Totals::of(&pod_request(pod)),
+        note,
+    })
+}
+
+fn plan_note(pod: &Pod, node: &NodeName) -> PlanNote {
+    let Some(text) = pod.metadata.annotations.get(PLAN_KEY) else { return PlanNote::Absent };
+    match Note::parse(text, &pod.metadata.uid, node).and_then(|note| note.devices()) {
+        Ok(devices) => PlanNote::Devices(devices),
+        Err(error) => PlanNote::Void(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{OwnerReference, Quantity, TopologySpread};
+
+    fn pod() -> Pod {
+        let mut container = Container { name: "main".to_owned(), ..Container::default() };
+        container.resources.limits.insert("nvidia.com/gpu".to_owned(), Quantity("2".to_owned()));
+        container.resources.limits.insert("cpu".to_owned(), Quantity("4".to_owned()));
+        container.resources.requests.insert("cpu".to_owned(), Quantity("1".to_owned()));
+        let mut pod = Pod::default();
+        pod.metadata.uid = "u1".to_owned();
+        pod.spec.containers.push(container);
+        pod
+    }
+
+    #[test]
+    fn a_request_that_is_not_named_is_the_limit() {
+        let request = pod_request(&pod());
+        let amounts = &request.containers[0].requests;
+        assert_eq!((amounts["nvidia.com/gpu"].as_str(), amounts["cpu"].as_str()), ("2", "1"));
+    }
+
+    #[test]
+    fn owners_that_are_spread_by_default_and_soft_spreads_are_soft_wishes() {
+        assert!(!pod_request(&pod()).has_soft_wishes);
+        let owned = |kind: &str| {
+            let mut pod = pod();
+            pod.metadata.owner_references.push(OwnerReference { kind: kind.to_owned(), controller: true });
+            pod
+        };
+        assert!(pod_request(&owned("ReplicaSet")).has_soft_wishes);
+        assert!(!pod_request(&owned("Job")).has_soft_wishes);
+        let mut hard = owned("ReplicaSet");
+        let constraint = |word: &str| TopologySpread { when_unsatisfiable: word.to_owned() };
+        hard.spec.topology_spread_constraints.push(constraint("DoNotSchedule"));
+        assert!(!pod_request(&hard).has_soft_wishes, "explicit constraints switch the default ones off");
+        hard.spec.topology_spread_constraints.push(constraint("ScheduleAnyway"));
+        assert!(pod_request(&hard).has_soft_wishes);
+    }
+
+    #[test]
+    fn a_plan_of_another_pod_is_void_and_one_on_an_unbound_pod_is_nothing() {
+        let mut pod = pod();
+        let note = r#"{"v":1,"podUID":"u2","node":"n1","level":"advice","containers":[]}"#;
+        pod.metadata.annotations.insert(PLAN_KEY.to_owned(), note.to_owned());
+        assert_eq!(pod_facts(&pod).unwrap().note, PlanNote::Absent);
+        pod.spec.node_name = "n1".to_owned();
+        assert!(matches!(pod_facts(&pod).unwrap().note, PlanNote::Void(why) if why.contains("u2")));
+        let own = note.replace("u2", "u1");
+        pod.metadata.annotations.insert(PLAN_KEY.to_owned(), own);
+        assert_eq!(pod_facts(&pod).unwrap().note, PlanNote::Devices(Vec::new()));
+    }
+}

@@ -1,0 +1,192 @@
+//! The answers to kube-scheduler: from a pod and names to a short list, to wire scores, to a bind.
+//!
+//! Filter and prioritize write nothing to the API and nothing to the ledger. What fits and how well is decided by the core;
+//! here names become positions and verdicts become answers.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use berth_core::order::{Candidate, short_list, soft_ranks, unique_ranks};
+use berth_core::unfit::Reason as Unfitness;
+use berth_core::{Demand, Policy, Unfit};
+use berth_index::{PodUid, Snapshot, Verdict};
+
+use crate::bind::Bind;
+use crate::cluster::Cluster;
+use crate::convert::pod_request;
+use crate::explain;
+use crate::http::{BoxFuture, Decide, ExplainError, ExplainRequest, Failure};
+use crate::metrics::{ByReason, ByVerb};
+use crate::wire::{BindArgs, FilterAnswer, Pod, PriorityAnswer, Reason};
+
+/// What the scheduler may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Chooses devices and binds.
+    Allocate,
+    /// Filters and scores only; has no right to write, and cannot know devices.
+    Score,
+}
+
+/// Answers from the shared state.
+#[derive(Debug)]
+pub struct Decider {
+    cluster: Arc<Cluster>,
+    bind: Arc<dyn Bind>,
+    mode: Mode,
+    /// Whether pods that nobody watches are remembered as filter sees them: without an API server there is no other source.
+    remembers_filtered: bool,
+}
+
+impl Decider {
+    /// A decider over the shared state, binding through `bind`.
+    #[must_use]
+    pub fn new(cluster: Arc<Cluster>, bind: Arc<dyn Bind>, mode: Mode, remembers_filtered: bool) -> Self {
+        Self { cluster, bind, mode, remembers_filtered }
+    }
+
+    fn judge<'s>(
+        &self,
+        demand: &Demand,
+        names: &'s [Cow<'_, str>],
+        policy: &Arc<Policy>,
+        snapshot: &'s Snapshot,
+    ) -> Judged<'s> {
+        let positions: Vec<Option<usize>> = names.iter().map(|name| snapshot.position(name)).collect();
+        let verdicts = self.cluster.evaluator.verdicts(snapshot, &positions, &demand.shape, policy);
+        let mut judged = Judged::default();
+        for (at, (position, verdict)) in positions.into_iter().zip(verdicts).enumerate() {
+            let slot = position.and_then(|p| snapshot.slot(p));
+            match (slot, verdict) {
+                (Some(slot), Some(Verdict::Fit(score))) => {
+                    judged.asked.push(at);
+                    judged.fits.push(Candidate {
+                        name: slot.view.name.as_str(),
+                        score,
+                        zone: slot.zone.as_deref(),
+                        is_avoided: slot.is_avoided,
+                    });
+                }
+                (Some(_), Some(Verdict::Unfit(reason))) => judged.unfit.push((at, reason)),
+                (_, None) | (None, _) => judged.unfit.push((at, Unfitness::UnknownNode)),
+            }
+        }
+        judged
+    }
+
+    fn count_rejections(&self, rejected: &FilterAnswer) {
+        for group in &rejected.rejected {
+            let count = u64::try_from(group.positions.len()).unwrap_or(u64::MAX);
+            let label = ByReason { reason: group.reason.code };
+            self.cluster.metrics.filter_rejections.get_or_create(&label).inc_by(count);
+        }
+    }
+}
+
+/// The nodes of one call, in two heaps.
+#[derive(Default)]
+struct Judged<'s> {
+    /// Positions in the request of `fits`.
+    asked: Vec<usize>,
+    fits: Vec<Candidate<'s>>,
+    unfit: Vec<(usize, Unfitness)>,
+}
+
+fn wire_reason(reason: Unfitness) -> Reason {
+    Reason { code: reason.code(), text: reason.text(), helped_by_preemption: reason.helped_by_preemption() }
+}
+
+/// How many nodes the short list of this pod holds: four times as many each time it comes back unbound, since a later
+/// extender, a volume or a Reserve plugin may have refused the ones that we named.
+fn list_size(policy: &Policy, has_soft_wishes: bool, attempts: u32) -> Option<usize> {
+    let list = policy.short_list();
+    let size = if has_soft_wishes { list.size_soft } else { list.size };
+    size?.checked_mul(4_usize.checked_pow(attempts)?)
+}
+
+impl Decide for Decider {
+    fn filter(&self, pod: &Pod, names: &[Cow<'_, str>], _deadline: Instant) -> Result<FilterAnswer, Failure> {
+        let cluster = &self.cluster;
+        cluster.metrics.nodes_evaluated.get_or_create(&ByVerb { verb: "filter" }).inc_by(names.len() as u64);
+        let policy = cluster.policy();
+        let request = pod_request(pod);
+        let uid = PodUid::new(&request.uid);
+        let demand = match Demand::parse(&request, &policy) {
+            Ok(demand) => demand,
+            Err(unfit) => return Ok(self.refuse_everywhere(&unfit, &request.name, names.len())),
+        };
+        if self.remembers_filtered {
+            cluster.waiting.remember(request);
+        }
+        if demand.shape.gpu_count == 0 {
+            return Ok(FilterAnswer { fits: (0..names.len()).collect(), rejected: Vec::new() });
+        }
+        let snapshot = cluster.index.snapshot();
+        let judged = self.judge(&demand, names, &policy, &snapshot);
+        let mut answer = FilterAnswer::default();
+        if judged.fits.is_empty() {
+            for (at, reason) in judged.unfit {
+                answer.reject(at, wire_reason(reason));
+            }
+            self.count_rejections(&answer);
+            return Ok(answer);
+        }
+        let attempts = cluster.waiting.attempts(&uid);
+        let size = list_size(&policy, demand.has_soft_wishes, attempts);
+        let listed = short_list(&judged.fits, size, policy.short_list());
+        // Only a list that left somebody out can be the reason that the pod comes back.
+        if listed.len() < judged.fits.len() {
+            cluster.waiting.count_attempt(&uid);
+        }
+        answer.fits = listed.into_iter().filter_map(|f| judged.asked.get(f).copied()).collect();
+        Ok(answer)
+    }
+
+    fn prioritize(&self, pod: &Pod, names: &[Cow<'_, str>], _deadline: Instant) -> Result<PriorityAnswer, Failure> {
+        let cluster = &self.cluster;
+        cluster.metrics.nodes_evaluated.get_or_create(&ByVerb { verb: "prioritize" }).inc_by(names.len() as u64);
+        let policy = cluster.policy();
+        // Filter has refused a pod that cannot be read; one that got here changed in between and comes again.
+        let Ok(demand) = Demand::parse(&pod_request(pod), &policy) else { return Ok(PriorityAnswer::default()) };
+        if demand.shape.gpu_count == 0 {
+            return Ok(PriorityAnswer::default());
+        }
+        let snapshot = cluster.index.snapshot();
+        let judged = self.judge(&demand, names, &policy, &snapshot);
+        let scores = if demand.has_soft_wishes {
+            soft_ranks(&judged.fits, policy.soft_steps())
+        } else {
+            unique_ranks(&judged.fits)
+        };
+        Ok(PriorityAnswer { scores: judged.asked.into_iter().zip(scores).collect() })
+    }
+
+    fn bind(self: Arc<Self>, args: BindArgs) -> BoxFuture<Result<(), Failure>> {
+        if self.mode == Mode::Score {
+            let text = "this scheduler runs in mode score and binds nothing: remove bindVerb from its configuration";
+            return Box::pin(std::future::ready(Err(Failure::new("score-mode", text))));
+        }
+        Arc::clone(&self.bind).bind(args)
+    }
+
+    fn explain(&self, request: &ExplainRequest<'_>) -> Result<Vec<u8>, ExplainError> {
+        explain::explain(&self.cluster, self.mode, request)
+    }
+}
+
+impl Decider {
+    /// A pod that cannot be read fits nowhere; the text is fixed, and explain has the detail.
+    fn refuse_everywhere(&self, unfit: &Unfit, pod: &str, name_count: usize) -> FilterAnswer {
+        tracing::info!(pod, reason = unfit.reason.code(), detail = unfit.detail, "a pod cannot be read");
+        let mut answer = FilterAnswer::default();
+        for at in 0..name_count {
+            answer.reject(at, wire_reason(unfit.reason));
+        }
+        self.count_rejections(&answer);
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! `/explain`: why a pod is where it is, or nowhere, as JSON for people and the CLI.
+//!
+//! The same decision as filter's, told with its numbers. What it says of a waiting pod holds at the moment of asking.
+
+mod form;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use berth_core::demand::PodRequest;
+use berth_core::order::{Candidate, ranked};
+use berth_core::unfit::{Reason, Unfit};
+use berth_core::{Demand, Plan, Policy, plan};
+use berth_index::{Holder, NodeSlot, PodUid, Snapshot};
+
+use crate::cluster::Cluster;
+use crate::convert::pod_request;
+use crate::decide::Mode;
+use crate::http::{ExplainError, ExplainRequest};
+use form::{Choice, Explanation, HeldOn, ReasonCount};
+
+/// Fitting nodes that are told in full.
+const OPTIONS_MAX: usize = 5;
+/// Nodes named as examples of a reason.
+const EXAMPLES_MAX: usize = 3;
+
+/// Explains a pod.
+///
+/// # Errors
+/// [`ExplainError::NotFound`] for a pod that nobody has seen.
+pub(crate) fn explain(cluster: &Cluster, mode: Mode, asked: &ExplainRequest<'_>) -> Result<Vec<u8>, ExplainError> {
+    let snapshot = cluster.index.snapshot();
+    let explanation = match asked {
+        ExplainRequest::Given { pod, names } => told(cluster, &snapshot, mode, &pod_request(pod), *names),
+        ExplainRequest::Named { namespace, pod } => match cluster.waiting.by_name(namespace, pod) {
+            Some(request) => told(cluster, &snapshot, mode, &request, None),
+            None => held(&snapshot, mode, namespace, pod)?,
+        },
+    };
+    serde_json::to_vec(&explanation).map_err(|e| ExplainError::Invalid(e.to_string()))
+}
+
+/// A pod that is bound: who holds what, and what is wrong with it.
+fn held(snapshot: &Snapshot, mode: Mode, namespace: &str, pod: &str) -> Result<Explanation, ExplainError> {
+    let is_it = |h: &&Holder| h.namespace == namespace && h.name == pod;
+    let found = snapshot.nodes().find_map(|slot| slot.holders.iter().find(is_it).map(|h| (slot, h)));
+    let Some((slot, holder)) = found else {
+        let text = format!(
+            "pod {namespace}/{pod} is neither waiting for GPUs nor holding any, as far as this scheduler knows"
+        );
+        return Err(ExplainError::NotFound(text));
+    };
+    let mut explanation = Explanation::new(namespace, pod, mode);
+    let node = slot.view.name.as_str();
+    explanation.summary = if holder.problem.is_empty() {
+        format!("bound to {node}, holds GPUs {}", holder.set)
+    } else {
+        format!("bound to {node}: {}", holder.problem)
+    };
+    explanation.held = Some(HeldOn {
+        node: node.to_owned(),
+        gpus: holder.set.to_string(),
+        unplanned_gpu_count: holder.unplanned_gpu_count,
+        problem: holder.problem.clone(),
+        node_is_imprecise: slot.view.is_imprecise,
+    });
+    Ok(explanation)
+}
+
+/// A pod that waits, or might: every node's answer.
+fn told(
+    cluster: &Cluster,
+    snapshot: &Snapshot,
+    mode: Mode,
+    request: &PodRequest,
+    names: Option<&[Cow<'_, str>]>,
+) -> Explanation {
+    let policy = cluster.policy();
+    let mut explanation = Explanation::new(&request.namespace, &request.name, mode);
+    explanation.short_lists = cluster.waiting.attempts(&PodUid::new(&request.uid));
+    let demand = match Demand::parse(request, &policy) {
+        Ok(demand) => demand,
+        Err(unfit) => {
+            explanation.summary = unfit.to_string();
+            explanation.reasons = vec![ReasonCount::of(unfit.reason, 0, vec![], unfit.detail)];
+            return explanation;
+        }
+    };
+    explanation.class = demand.shape.class.clone();
+    explanation.gpu_count = demand.shape.gpu_count;
+    let slots: Vec<&Arc<NodeSlot>> = match names {
+        Some(names) => names.iter().filter_map(|n| snapshot.node(n)).filter(|s| s.exists).collect(),
+        None => snapshot.nodes().filter(|s| s.exists).collect(),
+    };
+    let (plans, refusals) = outcomes(&slots, &demand, &policy);
+    explanation.nodes_asked = slots.len();
+    explanation.nodes_fit = plans.len();
+    explanation.options = options(&plans);
+    explanation.reasons = refusals;
+    explanation.summary = summary(&explanation, &policy, &demand);
+    explanation
+}
+
+type Outcomes<'s> = (Vec<(&'s Arc<NodeSlot>, Plan)>, Vec<ReasonCount>);
+
+fn outcomes<'s>(slots: &[&'s Arc<NodeSlot>], demand: &Demand, policy: &Policy) -> Outcomes<'s> {
+    let mut plans = Vec::new();
+    let mut refusals: BTreeMap<Reason, Vec<(String, String)>> = BTreeMap::new();
+    for slot in slots {
+        match plan(&slot.view, demand, policy) {
+            Ok(plan) => plans.push((*slot, plan)),
+            Err(Unfit { reason, detail }) => {
+                refusals.entry(reason).or_default().push((slot.view.name.to_string(), detail));
+            }
+        }
+    }
+    let count = |(reason, mut nodes): (Reason, Vec<(String, String)>)| {
+        nodes.sort_unstable();
+        let detail = nodes.first().map_or_else(String::new, |(_, detail)| detail.clone());
+        let examples = nodes.iter().take(EXAMPLES_MAX).map(|(name, _)| name.clone()).collect();
+        ReasonCount::of(reason, nodes.len(), examples, detail)
+    };
+    let mut counted: Vec<ReasonCount> = refusals.into_iter().map(count).collect();
+    counted.sort_by_key(|r| std::cmp::Reverse(r.nodes));
+    (plans, counted)
+}
+
+fn options(plans: &[(&Arc<NodeSlot>, Plan)]) -> Vec<Choice> {
+    let candidate = |(slot, plan): &(&'_ Arc<NodeSlot>, Plan)| (slot.view.name.to_string(), plan.score);
+    let named: Vec<_> = plans.iter().map(candidate).collect();
+    let candidates: Vec<Candidate<'_>> =
+        named.iter().map(|(name, score)| Candidate { name, score: *score, zone: None, is_avoided: false }).collect();
+    let best = ranked(&candidates).into_iter().take(OPTIONS_MAX);
+    best.filter_map(|at| plans.get(at)).map(|(_, plan)| Choice::of(plan)).collect()
+}
+
+fn summary(told: &Explanation, policy: &Policy, demand: &Demand) -> String {
+    if demand.shape.gpu_count == 0 {
+        let names: Vec<&str> = policy.gpu_resources().collect();
+        return format!("asks for none of {}: berth has no say", names.join(", "));
+    }
+    let asked = told.nodes_asked;
+    match (told.options.first(), told.reasons.first()) {
+        (Some(best), _) => format!("fits {} of {asked} nodes now; best is {}: {}", told.nodes_fit, best.node, best.why),
+        (None, Some(reason)) => {
+            format!("fits none of {asked} nodes; {} of them: {} ({})", reason.nodes, reason.text, reason.detail)
+        }
+        (None, None) => "there is no node to ask".to_owned(),
+    }
+}

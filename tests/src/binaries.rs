@@ -10,12 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use cargo_metadata::{Message, TargetKind};
 
 /// The packages whose programs, and the one whose library, tests run.
-const PACKAGES: [&str; 4] = [
-    "berth-agent",
-    "berth-scheduler",
-    "berth-cli",
-    "berth-fake-nvml",
-];
+const PACKAGES: [&str; 4] = ["berth-agent", "berth-scheduler", "berth-cli", "berth-fake-nvml"];
 
 static BINARIES: OnceLock<Result<Binaries, String>> = OnceLock::new();
 
@@ -56,18 +51,11 @@ fn build() -> Result<Binaries> {
         "--manifest-path",
     ]);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
-    command
-        .arg("--target-dir")
-        .arg(&target)
-        .args(["--profile", &profile]);
+    command.arg("--target-dir").arg(&target).args(["--profile", &profile]);
     for package in PACKAGES {
         command.args(["-p", package]);
     }
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("start cargo")?;
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("start cargo")?;
     if !output.status.success() {
         bail!("cargo build failed ({})", output.status);
     }
@@ -77,19 +65,12 @@ fn build() -> Result<Binaries> {
             continue;
         };
         let library = artifact.target.kind.contains(&TargetKind::CDyLib);
-        let shared = artifact
-            .filenames
-            .iter()
-            .find(|file| library && file.extension() == Some("so"));
+        let shared = artifact.filenames.iter().find(|file| library && file.extension() == Some("so"));
         if let Some(file) = artifact.executable.as_ref().or(shared) {
             built.insert(artifact.target.name, file.as_std_path().to_owned());
         }
     }
-    let mut take = |name: &str| {
-        built
-            .remove(name)
-            .with_context(|| format!("cargo built no {name}"))
-    };
+    let mut take = |name: &str| built.remove(name).with_context(|| format!("cargo built no {name}"));
     Ok(Binaries {
         agent: take("berth-agent")?,
         scheduler: take("berth-scheduler")?,
@@ -104,9 +85,7 @@ fn place(program: &Path) -> Result<(PathBuf, String)> {
     if folder.is_some_and(|folder| folder.ends_with("deps") || folder.ends_with("examples")) {
         folder = folder.and_then(Path::parent);
     }
-    let name = folder
-        .and_then(Path::file_name)
-        .and_then(|name| name.to_str());
+    let name = folder.and_then(Path::file_name).and_then(|name| name.to_str());
     match (folder.and_then(Path::parent), name) {
         (Some(target), Some("debug")) => Ok((target.to_owned(), "dev".to_owned())),
         (Some(target), Some(profile)) => Ok((target.to_owned(), profile.to_owned())),
@@ -123,10 +102,7 @@ mod tests {
     fn the_profile_is_read_from_where_the_program_lies() {
         let of = |path| place(Path::new(path)).unwrap();
         assert_eq!(of("/t/debug/deps/a-1"), ("/t".into(), "dev".to_owned()));
-        assert_eq!(
-            of("/t/release/cluster"),
-            ("/t".into(), "release".to_owned())
-        );
+        assert_eq!(of("/t/release/cluster"), ("/t".into(), "release".to_owned()));
         assert_eq!(of("/t/dist/examples/x"), ("/t".into(), "dist".to_owned()));
         assert!(place(Path::new("/x")).is_err());
     }

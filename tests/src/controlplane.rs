@@ -62,9 +62,6 @@ const KUBECTL_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Options {
     /// Flags added to kube-apiserver's own.
     pub apiserver_args: Vec<String>,
-    /// The ServiceAccount admission plugin. Off by default: then a pod needs no account and no
-    /// token is mounted. Accounts and tokens work either way.
-    pub service_account_admission: bool,
     /// How long the API server may take to be ready, on a machine that is busy with other planes.
     pub ready_within: Duration,
     /// Where the programs come from.
@@ -73,12 +70,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            apiserver_args: Vec::new(),
-            service_account_admission: false,
-            ready_within: Duration::from_secs(60),
-            build: BuildOptions::default(),
-        }
+        Self { apiserver_args: Vec::new(), ready_within: Duration::from_secs(60), build: BuildOptions::default() }
     }
 }
 
@@ -195,11 +187,7 @@ impl ControlPlane {
     pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
         let output = self.kubectl_output(args).await?;
         if !output.status.success() {
-            bail!(
-                "kubectl {}: {}",
-                args.join(" "),
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+            bail!("kubectl {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -221,12 +209,7 @@ impl ControlPlane {
             .output();
         tokio::time::timeout(KUBECTL_TIMEOUT, output)
             .await
-            .with_context(|| {
-                format!(
-                    "kubectl {} still runs after {KUBECTL_TIMEOUT:?}",
-                    args.join(" ")
-                )
-            })?
+            .with_context(|| format!("kubectl {} still runs after {KUBECTL_TIMEOUT:?}", args.join(" ")))?
             .context("start kubectl")
     }
 
@@ -235,9 +218,7 @@ impl ControlPlane {
     /// # Errors
     /// The API server refuses an object, or a definition is not established in time.
     pub async fn apply_kustomize(&self, folder: &Path) -> Result<String> {
-        let folder = folder
-            .to_str()
-            .context("the kustomization's path is not UTF-8")?;
+        let folder = folder.to_str().context("the kustomization's path is not UTF-8")?;
         let said = self.kubectl(&["apply", "-k", folder]).await?;
         self.wait_for_definitions(Duration::from_secs(30)).await?;
         Ok(said)
@@ -258,10 +239,7 @@ impl ControlPlane {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                let names: Vec<_> = waiting
-                    .iter()
-                    .filter_map(|one| one.metadata.name.as_deref())
-                    .collect();
+                let names: Vec<_> = waiting.iter().filter_map(|one| one.metadata.name.as_deref()).collect();
                 bail!("not served after {within:?}: {}", names.join(", "));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -275,12 +253,6 @@ impl ControlPlane {
 }
 
 fn established(definition: &CustomResourceDefinition) -> bool {
-    let conditions = definition
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|all| {
-        all.iter()
-            .any(|one| one.type_ == "Established" && one.status == "True")
-    })
+    let conditions = definition.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Established" && one.status == "True"))
 }

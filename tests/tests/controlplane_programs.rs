@@ -16,10 +16,7 @@ fn a_missing_go_is_an_error_that_names_what_to_install() {
         cache_folder: Some(cache.path().join("not/yet/there")),
     };
     let text = format!("{:#}", programs(&options).unwrap_err());
-    assert!(
-        text.contains("install Go 1.26") && text.contains("https://go.dev/dl/"),
-        "{text}"
-    );
+    assert!(text.contains("install Go 1.26") && text.contains("https://go.dev/dl/"), "{text}");
     assert!(text.contains("PATH"), "{text}");
 }
 
@@ -31,10 +28,8 @@ fn a_go_that_fails_leaves_no_programs_behind() {
         "#!/bin/sh\n[ \"$1\" = env ] && { echo go1.26; exit; }\necho 'no space left' >&2; exit 1\n",
     )
     .unwrap();
-    let options = BuildOptions {
-        search_path: Some(folder.path().into()),
-        cache_folder: Some(folder.path().join("cache")),
-    };
+    let options =
+        BuildOptions { search_path: Some(folder.path().into()), cache_folder: Some(folder.path().join("cache")) };
     for _ in 0..2 {
         let text = format!("{:#}", programs(&options).unwrap_err());
         assert!(text.contains("no space left"), "{text}");
@@ -53,10 +48,8 @@ fn programs_are_built_once_and_then_only_found() {
         counter.display()
     );
     write_program(&folder.path().join("go"), &script).unwrap();
-    let options = BuildOptions {
-        search_path: Some(folder.path().into()),
-        cache_folder: Some(folder.path().join("cache")),
-    };
+    let options =
+        BuildOptions { search_path: Some(folder.path().into()), cache_folder: Some(folder.path().join("cache")) };
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| assert!(programs(&options).unwrap().etcd().is_file()));

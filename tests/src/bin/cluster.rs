@@ -25,10 +25,7 @@ struct Arguments {
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     // Taken first, so that a Ctrl-C while it starts also cleans up.
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {
         done = hold(&arguments) => done?,
         _ = interrupt.recv() => {}
@@ -41,19 +38,14 @@ async fn main() -> Result<()> {
 /// Starts everything and never returns by itself, but for an error.
 async fn hold(arguments: &Arguments) -> Result<()> {
     let plane = ControlPlane::start(Options::default()).await?;
-    let specs: Vec<NodeSpec> = (0..arguments.nodes)
-        .map(|number| NodeSpec::gpus(format!("node-{number}"), arguments.gpus))
-        .collect();
+    let specs: Vec<NodeSpec> =
+        (0..arguments.nodes).map(|number| NodeSpec::gpus(format!("node-{number}"), arguments.gpus)).collect();
     plane.create_nodes(&specs).await?;
     let _scheduler = match arguments.no_scheduler {
         true => None,
         false => Some(plane.start_kube_scheduler("").await?),
     };
-    println!(
-        "A real control plane with {} nodes; logs in {}",
-        specs.len(),
-        plane.folder().display()
-    );
+    println!("A real control plane with {} nodes; logs in {}", specs.len(), plane.folder().display());
     println!("  export KUBECONFIG={}", plane.kubeconfig_path().display());
     println!("  alias kubectl={}", plane.programs().kubectl().display());
     println!("Ctrl-C ends it.");

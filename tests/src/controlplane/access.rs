@@ -35,16 +35,11 @@ impl Access {
             "users": [{"name": name, "user": {"token": token}}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
         });
-        fs::write(path, serde_json::to_vec_pretty(&config)?)
-            .with_context(|| format!("write {}", path.display()))
+        fs::write(path, serde_json::to_vec_pretty(&config)?).with_context(|| format!("write {}", path.display()))
     }
 
     /// A client for one token; `impersonate` is a user and its groups.
-    pub(super) fn client(
-        &self,
-        token: &str,
-        impersonate: Option<(&str, &[&str])>,
-    ) -> Result<Client> {
+    pub(super) fn client(&self, token: &str, impersonate: Option<(&str, &[&str])>) -> Result<Client> {
         let mut auth: AuthInfo = serde_json::from_value(json!({"token": token}))?;
         if let Some((user, groups)) = impersonate {
             auth.impersonate = Some(user.to_owned());

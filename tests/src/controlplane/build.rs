@@ -79,22 +79,18 @@ pub fn programs(options: &BuildOptions) -> Result<Programs> {
     let key = key(&module, &go, &flags)?;
     let cache = cache_folder(options)?.join("berth").join("controlplane");
     fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
-    let programs = Programs {
-        folder: cache.join(&key),
-    };
+    let programs = Programs { folder: cache.join(&key) };
     if programs.folder.is_dir() {
         return Ok(programs);
     }
 
     let lock_path = cache.join(format!("{key}.lock"));
-    let lock =
-        File::create(&lock_path).with_context(|| format!("create {}", lock_path.display()))?;
+    let lock = File::create(&lock_path).with_context(|| format!("create {}", lock_path.display()))?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             say("another process is building the control plane; waiting for it");
-            lock.lock()
-                .with_context(|| format!("lock {}", lock_path.display()))?;
+            lock.lock().with_context(|| format!("lock {}", lock_path.display()))?;
         }
         Err(TryLockError::Error(error)) => {
             return Err(error).with_context(|| format!("lock {}", lock_path.display()));
@@ -104,8 +100,7 @@ pub fn programs(options: &BuildOptions) -> Result<Programs> {
         // The lock is ours, so what lies there was left by a build that died.
         let partial = cache.join(format!("{key}.partial"));
         if partial.is_dir() {
-            fs::remove_dir_all(&partial)
-                .with_context(|| format!("remove {}", partial.display()))?;
+            fs::remove_dir_all(&partial).with_context(|| format!("remove {}", partial.display()))?;
         }
         say(&format!(
             "building {} from Go modules into {}; this is once, and takes some minutes",
@@ -119,14 +114,8 @@ pub fn programs(options: &BuildOptions) -> Result<Programs> {
 }
 
 fn find_go(options: &BuildOptions) -> Result<PathBuf> {
-    let path = options
-        .search_path
-        .clone()
-        .or_else(|| std::env::var_os("PATH"))
-        .unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .map(|folder| folder.join("go"))
-        .find(|file| file.is_file());
+    let path = options.search_path.clone().or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join("go")).find(|file| file.is_file());
     found.with_context(|| {
         format!(
             "the tests run a real control plane, which is built from its Go modules, and `go` is not on PATH: \
@@ -140,9 +129,7 @@ fn cache_folder(options: &BuildOptions) -> Result<PathBuf> {
         return Ok(folder.clone());
     }
     // The XDG rule: a relative path there is to be ignored.
-    let xdg = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
+    let xdg = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     xdg.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
         .context("no folder for built programs: set HOME or XDG_CACHE_HOME")
 }
@@ -150,18 +137,9 @@ fn cache_folder(options: &BuildOptions) -> Result<PathBuf> {
 fn flags() -> Vec<String> {
     let (version, major, minor) = KUBERNETES_VERSION;
     let package = "k8s.io/component-base/version";
-    let link = format!(
-        "-s -w -X {package}.gitVersion={version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"
-    );
-    [
-        "-mod=readonly",
-        "-trimpath",
-        "-buildvcs=false",
-        "-ldflags",
-        &link,
-    ]
-    .map(str::to_owned)
-    .to_vec()
+    let link =
+        format!("-s -w -X {package}.gitVersion={version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}");
+    ["-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", &link].map(str::to_owned).to_vec()
 }
 
 fn go_command(go: &Path, module: &Path) -> Command {
@@ -185,18 +163,12 @@ fn key(module: &Path, go: &Path, flags: &[String]) -> Result<String> {
         .output()
         .with_context(|| format!("run {}", go.display()))?;
     if !answer.status.success() {
-        bail!(
-            "`{} env` failed: {}",
-            go.display(),
-            String::from_utf8_lossy(&answer.stderr).trim()
-        );
+        bail!("`{} env` failed: {}", go.display(), String::from_utf8_lossy(&answer.stderr).trim());
     }
     let mut hasher = DefaultHasher::new();
     for name in ["go.mod", "go.sum"] {
         let path = module.join(name);
-        fs::read(&path)
-            .with_context(|| format!("read {}", path.display()))?
-            .hash(&mut hasher);
+        fs::read(&path).with_context(|| format!("read {}", path.display()))?.hash(&mut hasher);
     }
     answer.stdout.hash(&mut hasher);
     flags.hash(&mut hasher);
@@ -224,33 +196,21 @@ fn build(module: &Path, go: &Path, flags: &[String], into: &Path) -> Result<()> 
             lines.push(line.context("read what go says")?);
             if said.elapsed() >= PROGRESS_EVERY {
                 said = Instant::now();
-                say(&format!(
-                    "  {} s, {} packages",
-                    started.elapsed().as_secs(),
-                    lines.len()
-                ));
+                say(&format!("  {} s, {} packages", started.elapsed().as_secs(), lines.len()));
             }
         }
     }
     if !child.wait()?.success() {
-        let tail = lines
-            .get(lines.len().saturating_sub(TAIL_LINES)..)
-            .unwrap_or_default();
+        let tail = lines.get(lines.len().saturating_sub(TAIL_LINES)..).unwrap_or_default();
         bail!("go could not build the control plane:\n{}", tail.join("\n"));
     }
     fs::rename(into.join(ETCD_AS_BUILT), into.join("etcd")).context("rename the built etcd")?;
     for program in PROGRAMS {
         if !into.join(program).is_file() {
-            bail!(
-                "go built no {program}: is it among the tools of {}/go.mod?",
-                module.display()
-            );
+            bail!("go built no {program}: is it among the tools of {}/go.mod?", module.display());
         }
     }
-    say(&format!(
-        "control plane built in {} s",
-        started.elapsed().as_secs()
-    ));
+    say(&format!("control plane built in {} s", started.elapsed().as_secs()));
     Ok(())
 }
 

@@ -71,8 +71,5 @@ fn start() -> io::Result<ChildStdin> {
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()?;
-    shell
-        .stdin
-        .take()
-        .ok_or_else(|| io::Error::other("the guard shell has no standard input"))
+    shell.stdin.take().ok_or_else(|| io::Error::other("the guard shell has no standard input"))
 }

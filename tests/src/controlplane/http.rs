@@ -31,24 +31,15 @@ impl Getter {
     }
 
     fn new(url: &str, roots: Option<Vec<Vec<u8>>>) -> Result<Self> {
-        let uri: http::Uri = url
-            .parse()
-            .with_context(|| format!("{url:?} is not a URL"))?;
-        let path = uri
-            .path_and_query()
-            .map_or("/", http::uri::PathAndQuery::as_str)
-            .to_owned();
+        let uri: http::Uri = url.parse().with_context(|| format!("{url:?} is not a URL"))?;
+        let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
         let mut parts = uri.into_parts();
         parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
         let mut config = Config::new(http::Uri::from_parts(parts)?);
         config.root_cert = roots;
         config.read_timeout = Some(ANSWER_TIMEOUT);
         config.default_retry = false;
-        Ok(Self {
-            client: Client::try_from(config)?,
-            url: url.to_owned(),
-            path,
-        })
+        Ok(Self { client: Client::try_from(config)?, url: url.to_owned(), path })
     }
 
     pub(super) fn url(&self) -> &str {
@@ -58,9 +49,8 @@ impl Getter {
     /// The status and the body.
     pub(super) async fn get(&self) -> Result<(u16, String)> {
         let request = http::Request::get(&self.path).body(Body::empty())?;
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.client.send(request))
-            .await
-            .context("no answer in time")??;
+        let answer =
+            tokio::time::timeout(ANSWER_TIMEOUT, self.client.send(request)).await.context("no answer in time")??;
         let status = answer.status().as_u16();
         let body: Bytes = answer.into_body().collect().await?.to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))

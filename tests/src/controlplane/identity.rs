@@ -37,12 +37,7 @@ impl ControlPlane {
     ///
     /// # Errors
     /// The API server refuses.
-    pub async fn service_account_token(
-        &self,
-        namespace: &str,
-        name: &str,
-        pod: Option<&str>,
-    ) -> Result<String> {
+    pub async fn service_account_token(&self, namespace: &str, name: &str, pod: Option<&str>) -> Result<String> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), namespace);
         let request = TokenRequest {
             spec: TokenRequestSpec {
@@ -61,10 +56,7 @@ impl ControlPlane {
             .create_token_request(name, &PostParams::default(), &request)
             .await
             .with_context(|| format!("token of {namespace}/{name}"))?;
-        Ok(answer
-            .status
-            .context("a token request without a status")?
-            .token)
+        Ok(answer.status.context("a token request without a status")?.token)
     }
 
     /// What node `node`'s agent would have in a cluster: its account, a Ready pod
@@ -81,12 +73,9 @@ impl ControlPlane {
             metadata: ObjectMeta {
                 name: Some(pod_name.clone()),
                 labels: Some(
-                    [
-                        ("app.kubernetes.io/name", "berth"),
-                        ("app.kubernetes.io/component", "agent"),
-                    ]
-                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                    .into(),
+                    [("app.kubernetes.io/name", "berth"), ("app.kubernetes.io/component", "agent")]
+                        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                        .into(),
                 ),
                 ..ObjectMeta::default()
             },
@@ -105,9 +94,7 @@ impl ControlPlane {
         };
         ensure(&pods, &pod).await?;
         self.set_agent_ready(node, true).await?;
-        let token = self
-            .service_account_token(NAMESPACE, AGENT_ACCOUNT, Some(&pod_name))
-            .await?;
+        let token = self.service_account_token(NAMESPACE, AGENT_ACCOUNT, Some(&pod_name)).await?;
         self.kubeconfig_for(&pod_name, &token)
     }
 
@@ -122,13 +109,9 @@ impl ControlPlane {
         let status = json!({"status": {"phase": "Running", "conditions": [
             {"type": "Ready", "status": state, "lastTransitionTime": now},
         ]}});
-        pods.patch_status(
-            &agent_pod(node),
-            &PatchParams::default(),
-            &Patch::Merge(status),
-        )
-        .await
-        .with_context(|| format!("set the agent of {node} ready: {ready}"))?;
+        pods.patch_status(&agent_pod(node), &PatchParams::default(), &Patch::Merge(status))
+            .await
+            .with_context(|| format!("set the agent of {node} ready: {ready}"))?;
         Ok(())
     }
 
@@ -138,22 +121,14 @@ impl ControlPlane {
     /// The API server refuses.
     pub async fn scheduler_identity(&self) -> Result<PathBuf> {
         self.ensure_account(SCHEDULER_ACCOUNT).await?;
-        let token = self
-            .service_account_token(NAMESPACE, SCHEDULER_ACCOUNT, None)
-            .await?;
+        let token = self.service_account_token(NAMESPACE, SCHEDULER_ACCOUNT, None).await?;
         self.kubeconfig_for(SCHEDULER_ACCOUNT, &token)
     }
 
     async fn ensure_account(&self, name: &str) -> Result<()> {
-        let namespace = Namespace {
-            metadata: named(NAMESPACE),
-            ..Namespace::default()
-        };
+        let namespace = Namespace { metadata: named(NAMESPACE), ..Namespace::default() };
         ensure(&Api::all(self.client()), &namespace).await?;
-        let account = ServiceAccount {
-            metadata: named(name),
-            ..ServiceAccount::default()
-        };
+        let account = ServiceAccount { metadata: named(name), ..ServiceAccount::default() };
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), NAMESPACE);
         ensure(&accounts, &account).await
     }
@@ -176,10 +151,7 @@ fn unprivileged() -> SecurityContext {
 }
 
 fn named(name: &str) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(name.to_owned()),
-        ..ObjectMeta::default()
-    }
+    ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }
 }
 
 /// Creates the object unless one of that name is there, made by the manifests for instance.

@@ -57,19 +57,14 @@ impl ControlPlane {
     /// # Errors
     /// The configuration is not YAML, or kube-scheduler refuses it: then the text carries its log.
     pub async fn start_kube_scheduler(&self, config: &str) -> Result<KubeScheduler> {
-        self.start_kube_scheduler_as(self.kubeconfig_path(), config)
-            .await
+        self.start_kube_scheduler_as(self.kubeconfig_path(), config).await
     }
 
     /// As [`ControlPlane::start_kube_scheduler`], under the identity of another kubeconfig.
     ///
     /// # Errors
     /// As there.
-    pub async fn start_kube_scheduler_as(
-        &self,
-        kubeconfig: &Path,
-        config: &str,
-    ) -> Result<KubeScheduler> {
+    pub async fn start_kube_scheduler_as(&self, kubeconfig: &Path, config: &str) -> Result<KubeScheduler> {
         let name = format!("kube-scheduler-{}", self.next_number());
         let path = self.folder().join(format!("{name}.json"));
         fs::write(&path, complete(config, kubeconfig)?.to_string())?;
@@ -85,23 +80,15 @@ impl ControlPlane {
     async fn try_kube_scheduler(&self, name: &str, config: &Path) -> Result<KubeScheduler> {
         let port = free_port()?;
         let folder = self.folder();
-        let spec = ProcessSpec::new(name, self.programs().kube_scheduler())
-            .folder(folder)
-            .args([
-                format!("--config={}", config.display()),
-                "--bind-address=127.0.0.1".to_owned(),
-                format!("--secure-port={port}"),
-                format!(
-                    "--tls-cert-file={}",
-                    self.pki.server_certificate_path.display()
-                ),
-                format!(
-                    "--tls-private-key-file={}",
-                    self.pki.server_key_path.display()
-                ),
-                // Loopback only, and a test must not need an account to read a metric.
-                "--authorization-always-allow-paths=/livez,/readyz,/healthz,/metrics".to_owned(),
-            ]);
+        let spec = ProcessSpec::new(name, self.programs().kube_scheduler()).folder(folder).args([
+            format!("--config={}", config.display()),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={port}"),
+            format!("--tls-cert-file={}", self.pki.server_certificate_path.display()),
+            format!("--tls-private-key-file={}", self.pki.server_key_path.display()),
+            // Loopback only, and a test must not need an account to read a metric.
+            "--authorization-always-allow-paths=/livez,/readyz,/healthz,/metrics".to_owned(),
+        ]);
         let mut scheduler = KubeScheduler {
             process: self.spawn(spec)?,
             url: format!("https://127.0.0.1:{port}"),
@@ -117,31 +104,16 @@ fn complete(config: &str, kubeconfig: &Path) -> Result<Value> {
     let mut document: Map<String, Value> = if config.trim().is_empty() {
         Map::new()
     } else {
-        serde_saphyr::from_str(config)
-            .context("the kube-scheduler configuration is not a YAML mapping")?
+        serde_saphyr::from_str(config).context("the kube-scheduler configuration is not a YAML mapping")?
     };
-    document
-        .entry("apiVersion")
-        .or_insert_with(|| json!("kubescheduler.config.k8s.io/v1"));
-    document
-        .entry("kind")
-        .or_insert_with(|| json!("KubeSchedulerConfiguration"));
-    put_default(
-        &mut document,
-        "clientConnection",
-        "kubeconfig",
-        json!(kubeconfig),
-    )?;
+    document.entry("apiVersion").or_insert_with(|| json!("kubescheduler.config.k8s.io/v1"));
+    document.entry("kind").or_insert_with(|| json!("KubeSchedulerConfiguration"));
+    put_default(&mut document, "clientConnection", "kubeconfig", json!(kubeconfig))?;
     put_default(&mut document, "leaderElection", "leaderElect", json!(false))?;
     Ok(Value::Object(document))
 }
 
-fn put_default(
-    document: &mut Map<String, Value>,
-    section: &str,
-    key: &str,
-    value: Value,
-) -> Result<()> {
+fn put_default(document: &mut Map<String, Value>, section: &str, key: &str, value: Value) -> Result<()> {
     let Value::Object(section) = document.entry(section).or_insert_with(|| json!({})) else {
         bail!("{section} of the kube-scheduler configuration is not a mapping");
     };

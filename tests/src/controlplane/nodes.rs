@@ -34,45 +34,25 @@ impl NodeSpec {
     /// A node of the size of a DGX (128 CPUs, 1 TiB, 110 pods) with so many GPUs and the boot id `boot-<name>`.
     pub fn gpus(name: impl Into<String>, gpus: u32) -> Self {
         let name = name.into();
-        let mut allocatable: BTreeMap<String, String> = [
-            ("cpu", "128"),
-            ("memory", "1Ti"),
-            ("pods", "110"),
-            ("ephemeral-storage", "1Ti"),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into();
+        let mut allocatable: BTreeMap<String, String> =
+            [("cpu", "128"), ("memory", "1Ti"), ("pods", "110"), ("ephemeral-storage", "1Ti")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into();
         if gpus > 0 {
             allocatable.insert("nvidia.com/gpu".to_owned(), gpus.to_string());
         }
-        Self {
-            boot_id: format!("boot-{name}"),
-            name,
-            allocatable,
-            labels: BTreeMap::new(),
-        }
+        Self { boot_id: format!("boot-{name}"), name, allocatable, labels: BTreeMap::new() }
     }
 
     fn object(&self) -> Node {
         let mut labels = self.labels.clone();
         labels.insert("kubernetes.io/hostname".to_owned(), self.name.clone());
-        labels
-            .entry("kubernetes.io/os".to_owned())
-            .or_insert_with(|| "linux".to_owned());
-        labels
-            .entry("kubernetes.io/arch".to_owned())
-            .or_insert_with(|| "amd64".to_owned());
-        let quantities: BTreeMap<String, Quantity> = self
-            .allocatable
-            .iter()
-            .map(|(key, value)| (key.clone(), Quantity(value.clone())))
-            .collect();
+        labels.entry("kubernetes.io/os".to_owned()).or_insert_with(|| "linux".to_owned());
+        labels.entry("kubernetes.io/arch".to_owned()).or_insert_with(|| "amd64".to_owned());
+        let quantities: BTreeMap<String, Quantity> =
+            self.allocatable.iter().map(|(key, value)| (key.clone(), Quantity(value.clone()))).collect();
         Node {
-            metadata: ObjectMeta {
-                name: Some(self.name.clone()),
-                labels: Some(labels),
-                ..ObjectMeta::default()
-            },
+            metadata: ObjectMeta { name: Some(self.name.clone()), labels: Some(labels), ..ObjectMeta::default() },
             status: Some(NodeStatus {
                 capacity: Some(quantities.clone()),
                 allocatable: Some(quantities),
@@ -111,17 +91,11 @@ impl ControlPlane {
     pub async fn create_node(&self, spec: &NodeSpec) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client());
         let what = || format!("create node {}", spec.name);
-        nodes
-            .create(&PostParams::default(), &spec.object())
-            .await
-            .with_context(what)?;
+        nodes.create(&PostParams::default(), &spec.object()).await.with_context(what)?;
         // Admission adds `not-ready:NoSchedule` to every new node; it is the controller-manager
         // that takes it away in a real cluster, and there is none here.
         let untainted = Patch::Merge(json!({"spec": {"taints": null}}));
-        nodes
-            .patch(&spec.name, &PatchParams::default(), &untainted)
-            .await
-            .with_context(what)?;
+        nodes.patch(&spec.name, &PatchParams::default(), &untainted).await.with_context(what)?;
         Ok(())
     }
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
 };
 
 /// Where the files are, and the authority in the form that TLS clients take.
@@ -25,20 +25,13 @@ pub(super) struct Pki {
 /// Makes all keys and writes them into the folder.
 pub(super) fn write(folder: &Path) -> Result<Pki> {
     let mut params = CertificateParams::default();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "berth-tests");
+    params.distinguished_name.push(DnType::CommonName, "berth-tests");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
 
     let mut params = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "loopback");
+    params.distinguished_name.push(DnType::CommonName, "loopback");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
     let server_key = KeyPair::generate()?;
@@ -55,13 +48,7 @@ pub(super) fn write(folder: &Path) -> Result<Pki> {
         authority_der: authority.der().to_vec(),
         server_certificate_path: put("server.crt", &server.pem())?,
         server_key_path: put("server.key", &server_key.serialize_pem())?,
-        service_account_key_path: put(
-            "service-accounts.key",
-            &service_account_key.serialize_pem(),
-        )?,
-        service_account_public_key_path: put(
-            "service-accounts.pub",
-            &service_account_key.public_key_pem(),
-        )?,
+        service_account_key_path: put("service-accounts.key", &service_account_key.serialize_pem())?,
+        service_account_public_key_path: put("service-accounts.pub", &service_account_key.public_key_pem())?,
     })
 }

@@ -23,15 +23,8 @@ const POLL: Duration = Duration::from_millis(20);
 const TAIL_LINES: usize = 25;
 
 /// Variables of the caller that would lead a child elsewhere: a proxy, another cluster.
-const FOREIGN_VARIABLES: [&str; 7] = [
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "KUBECONFIG",
-];
+const FOREIGN_VARIABLES: [&str; 7] =
+    ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "KUBECONFIG"];
 
 /// What to run; kept by the [`Process`] so that it can be restarted as it was.
 #[derive(Debug, Clone)]
@@ -46,13 +39,7 @@ pub struct ProcessSpec {
 impl ProcessSpec {
     /// A program under a name; the name is the log file's stem and what errors call it.
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
-        Self {
-            name: name.into(),
-            program: program.into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            folder: None,
-        }
+        Self { name: name.into(), program: program.into(), args: Vec::new(), env: Vec::new(), folder: None }
     }
 
     /// Adds one argument.
@@ -103,13 +90,7 @@ impl Process {
     pub fn spawn(spec: ProcessSpec, log_folder: &Path) -> Result<Self> {
         let log_path = log_folder.join(format!("{}.log", spec.name));
         let (child, log_start) = launch(&spec, &log_path)?;
-        Ok(Self {
-            spec,
-            log_path,
-            log_start,
-            child,
-            ended: None,
-        })
+        Ok(Self { spec, log_path, log_start, child, ended: None })
     }
 
     /// The name given in the spec.
@@ -132,8 +113,7 @@ impl Process {
     /// # Errors
     /// The log file cannot be read.
     pub fn log(&self) -> Result<String> {
-        let mut file = File::open(&self.log_path)
-            .with_context(|| format!("open {}", self.log_path.display()))?;
+        let mut file = File::open(&self.log_path).with_context(|| format!("open {}", self.log_path.display()))?;
         file.seek(SeekFrom::Start(self.log_start))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
@@ -203,11 +183,7 @@ impl Process {
                 return Ok(status);
             }
             if Instant::now() > deadline {
-                bail!(
-                    "{} still runs after {within:?}; its log ends:\n{}",
-                    self.name(),
-                    self.log_tail()
-                );
+                bail!("{} still runs after {within:?}; its log ends:\n{}", self.name(), self.log_tail());
             }
             tokio::time::sleep(POLL).await;
         }
@@ -249,11 +225,7 @@ impl Process {
         self.wait_for_ok(&http::Getter::plain(url)?, within).await
     }
 
-    pub(super) async fn wait_for_ok(
-        &mut self,
-        getter: &http::Getter,
-        within: Duration,
-    ) -> Result<String> {
+    pub(super) async fn wait_for_ok(&mut self, getter: &http::Getter, within: Duration) -> Result<String> {
         let deadline = Instant::now() + within;
         loop {
             let last = match getter.get().await {
@@ -262,49 +234,29 @@ impl Process {
                 Err(error) => format!("{error:#}"),
             };
             let ended = self.ended()?;
-            self.still_waiting(
-                ended,
-                deadline,
-                &format!("200 from {}, last {last}", getter.url()),
-            )?;
+            self.still_waiting(ended, deadline, &format!("200 from {}, last {last}", getter.url()))?;
             tokio::time::sleep(POLL).await;
         }
     }
 
-    fn still_waiting(
-        &self,
-        ended: Option<ExitStatus>,
-        deadline: Instant,
-        what: &str,
-    ) -> Result<()> {
+    fn still_waiting(&self, ended: Option<ExitStatus>, deadline: Instant, what: &str) -> Result<()> {
         if let Some(status) = ended {
             let how = match (status.code(), status.signal()) {
                 (Some(code), _) => format!("exit status {code}"),
                 (None, Some(signal)) => format!("signal {signal}"),
                 (None, None) => "an unknown status".to_owned(),
             };
-            bail!(
-                "{} ended with {how} before {what}; its log ends:\n{}",
-                self.name(),
-                self.log_tail()
-            );
+            bail!("{} ended with {how} before {what}; its log ends:\n{}", self.name(), self.log_tail());
         }
         if Instant::now() > deadline {
-            bail!(
-                "{} did not get to {what} in time; its log ends:\n{}",
-                self.name(),
-                self.log_tail()
-            );
+            bail!("{} did not get to {what} in time; its log ends:\n{}", self.name(), self.log_tail());
         }
         Ok(())
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
         // The child is not reaped yet, so its id still names its own group.
-        let group = i32::try_from(self.child.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .context("process id out of range")?;
+        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("process id out of range")?;
         kill_process_group(group, signal).with_context(|| format!("signal {}", self.name()))
     }
 }
@@ -316,12 +268,7 @@ impl Drop for Process {
             eprintln!("{} was not killed: {error:#}", self.name());
         }
         if std::thread::panicking() {
-            eprintln!(
-                "--- {} ({})\n{}",
-                self.name(),
-                self.log_path.display(),
-                self.log_tail()
-            );
+            eprintln!("--- {} ({})\n{}", self.name(), self.log_path.display(), self.log_tail());
         }
     }
 }
@@ -334,12 +281,7 @@ fn launch(spec: &ProcessSpec, log_path: &Path) -> Result<(Child, u64)> {
         .with_context(|| format!("open {}", log_path.display()))?;
     let log_start = fs::metadata(log_path)?.len();
     let mut command = Command::new(&spec.program);
-    command
-        .args(&spec.args)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .process_group(0);
+    command.args(&spec.args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     for variable in FOREIGN_VARIABLES {
         command.env_remove(variable);
     }
@@ -347,9 +289,7 @@ fn launch(spec: &ProcessSpec, log_path: &Path) -> Result<(Child, u64)> {
     if let Some(folder) = &spec.folder {
         command.current_dir(folder);
     }
-    let child = command
-        .spawn()
-        .with_context(|| format!("start {}", spec.program.display()))?;
+    let child = command.spawn().with_context(|| format!("start {}", spec.program.display()))?;
     guard::watch(child.id()).context("tell the guard shell of a child")?;
     Ok((child, log_start))
 }

@@ -21,17 +21,15 @@ pub(super) const PORT_TAKEN: &str = "address already in use";
 /// etcd listens on sockets in the plane's folder: no port to race for, and nobody else's store.
 /// The names are relative because a socket's path may not be longer than 107 bytes.
 pub(super) fn etcd_spec(programs: &Programs, folder: &Path) -> ProcessSpec {
-    ProcessSpec::new("etcd", programs.etcd())
-        .folder(folder)
-        .args([
-            "--data-dir=etcd",
-            // What it holds is gone with the process, so nothing has to reach the disk.
-            "--unsafe-no-fsync",
-            "--listen-client-urls=unix://etcd.sock:0",
-            "--advertise-client-urls=unix://etcd.sock:0",
-            "--listen-peer-urls=unix://etcd-peer.sock:0",
-            "--log-level=warn",
-        ])
+    ProcessSpec::new("etcd", programs.etcd()).folder(folder).args([
+        "--data-dir=etcd",
+        // What it holds is gone with the process, so nothing has to reach the disk.
+        "--unsafe-no-fsync",
+        "--listen-client-urls=unix://etcd.sock:0",
+        "--advertise-client-urls=unix://etcd.sock:0",
+        "--listen-peer-urls=unix://etcd-peer.sock:0",
+        "--log-level=warn",
+    ])
 }
 
 pub(super) async fn start_apiserver(
@@ -41,10 +39,7 @@ pub(super) async fn start_apiserver(
     pki: &Pki,
 ) -> Result<(Process, Access)> {
     let tokens = folder.join("tokens.csv");
-    fs::write(
-        &tokens,
-        format!("{ADMIN_TOKEN},admin,admin,system:masters\n"),
-    )?;
+    fs::write(&tokens, format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?;
     for _ in 1..PORT_TRIES {
         match try_apiserver(options, programs, folder, pki).await {
             Err(error) if format!("{error:#}").contains(PORT_TAKEN) => {}
@@ -54,12 +49,7 @@ pub(super) async fn start_apiserver(
     try_apiserver(options, programs, folder, pki).await
 }
 
-async fn try_apiserver(
-    options: &Options,
-    programs: &Programs,
-    folder: &Path,
-    pki: &Pki,
-) -> Result<(Process, Access)> {
+async fn try_apiserver(options: &Options, programs: &Programs, folder: &Path, pki: &Pki) -> Result<(Process, Access)> {
     let access = Access {
         server: format!("https://127.0.0.1:{}", free_port()?),
         authority_path: pki.authority_path.clone(),
@@ -72,41 +62,29 @@ async fn try_apiserver(
     Ok((apiserver, access))
 }
 
-fn apiserver_spec(
-    options: &Options,
-    programs: &Programs,
-    folder: &Path,
-    pki: &Pki,
-    server: &str,
-) -> ProcessSpec {
+fn apiserver_spec(options: &Options, programs: &Programs, folder: &Path, pki: &Pki, server: &str) -> ProcessSpec {
     let port = server.rsplit(':').next().unwrap_or_default();
     let key = pki.service_account_key_path.display();
-    let mut spec = ProcessSpec::new("kube-apiserver", programs.kube_apiserver())
-        .folder(folder)
-        .args([
-            "--etcd-servers=unix://etcd.sock:0".to_owned(),
-            "--bind-address=127.0.0.1".to_owned(),
-            format!("--secure-port={port}"),
-            // Without these two it looks for an outside address of this machine, and there may be none.
-            "--advertise-address=127.0.0.1".to_owned(),
-            "--endpoint-reconciler-type=none".to_owned(),
-            format!("--tls-cert-file={}", pki.server_certificate_path.display()),
-            format!("--tls-private-key-file={}", pki.server_key_path.display()),
-            "--token-auth-file=tokens.csv".to_owned(),
-            format!(
-                "--service-account-key-file={}",
-                pki.service_account_public_key_path.display()
-            ),
-            format!("--service-account-signing-key-file={key}"),
-            format!("--service-account-issuer={server}"),
-            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
-            "--authorization-mode=RBAC,Node".to_owned(),
-            // The agent's DaemonSet is not privileged, but people try things on the live cluster.
-            "--allow-privileged=true".to_owned(),
-        ]);
-    if !options.service_account_admission {
-        spec = spec.arg("--disable-admission-plugins=ServiceAccount");
-    }
+    let spec = ProcessSpec::new("kube-apiserver", programs.kube_apiserver()).folder(folder).args([
+        "--etcd-servers=unix://etcd.sock:0".to_owned(),
+        "--bind-address=127.0.0.1".to_owned(),
+        format!("--secure-port={port}"),
+        // Without these two it looks for an outside address of this machine, and there may be none.
+        "--advertise-address=127.0.0.1".to_owned(),
+        "--endpoint-reconciler-type=none".to_owned(),
+        format!("--tls-cert-file={}", pki.server_certificate_path.display()),
+        format!("--tls-private-key-file={}", pki.server_key_path.display()),
+        "--token-auth-file=tokens.csv".to_owned(),
+        format!("--service-account-key-file={}", pki.service_account_public_key_path.display()),
+        format!("--service-account-signing-key-file={key}"),
+        format!("--service-account-issuer={server}"),
+        "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+        "--authorization-mode=RBAC,Node".to_owned(),
+        // The agent's DaemonSet is not privileged, but people try things on the live cluster.
+        "--allow-privileged=true".to_owned(),
+        // A pod then needs no account and gets no token mounted. Accounts and tokens work all the same.
+        "--disable-admission-plugins=ServiceAccount".to_owned(),
+    ]);
     spec.args(&options.apiserver_args)
 }
 

@@ -1,5 +1,5 @@
 //! Owns a control plane with one of the manifests' overlays applied as a user applies it, two nodes, the clients of everybody whom
-//! the manifests name, and guards that already bite.
+//! the manifests name, the reports of both nodes, and guards that already bite.
 
 use std::path::{Path, PathBuf};
 
@@ -69,6 +69,9 @@ impl Installed {
             scheduler: Self::account(&plane, account, None).await?,
             plane,
         };
+        // Each agent makes its own object: that it may is part of what is installed.
+        Call::create(REPORTS, report("na")).done(&installed.agent_a).await?;
+        Call::create(REPORTS, report("nb")).done(&installed.agent_b).await?;
         installed.guards_bite(name).await?;
         Ok(installed)
     }

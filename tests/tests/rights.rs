@@ -35,13 +35,8 @@ fn run(test: impl AsyncFnOnce(&'static Installed) -> Result<()>) -> Result<()> {
 #[test]
 fn an_agent_reads_nodes_and_reports_by_name_and_nothing_else() -> Result<()> {
     run(async |site| {
-        Call::apply(format!("{REPORTS}/na"), report("na")).done(&site.agent_a).await?;
-        for call in [
-            Call::get(format!("{NODES}/na")),
-            Call::get(format!("{REPORTS}/na")),
-            Call::get(format!("{REPORTS}/na/status")),
-        ] {
-            call.done(&site.agent_a).await?;
+        for path in [format!("{NODES}/na"), format!("{REPORTS}/na")] {
+            Call::get(path).done(&site.agent_a).await?;
         }
         let note = json!({"metadata": {"annotations": {"a": "b"}}});
         for call in [
@@ -56,6 +51,8 @@ fn an_agent_reads_nodes_and_reports_by_name_and_nothing_else() -> Result<()> {
             Call::merge("/api/v1/namespaces/berth-system/pods/berth-agent-na", note),
             Call::create(PODS, pod("by-an-agent", json!({}))),
             Call::replace(format!("{REPORTS}/na"), report("na")),
+            Call::apply(format!("{REPORTS}/na"), report("na")),
+            Call::replace(format!("{REPORTS}/na/status"), report("na")),
             Call::delete(format!("{REPORTS}/na")),
             Call::delete(REPORTS),
             Call::delete(format!("{NODES}/na")),
@@ -130,7 +127,6 @@ fn the_scheduler_writes_bindings_events_and_its_lease() -> Result<()> {
 fn the_scheduler_changes_no_pod_node_or_report_otherwise() -> Result<()> {
     run(async |site| {
         let path = site.pod("untouched").await?;
-        Call::apply(format!("{REPORTS}/na"), report("na")).done(&site.agent_a).await?;
         let note = json!({"metadata": {"annotations": {"a": "b"}}});
         for call in [
             Call::merge(&path, note.clone()),

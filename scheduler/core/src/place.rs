@@ -103,12 +103,21 @@ fn link_meets(fabric: &Fabric, set: GpuSet, wish: LinkWish) -> bool {
     fabric.weakest(set).is_none_or(|weakest| weakest >= wish.least)
 }
 
+/// How many wishes the rule prefers, and how many of them the set meets.
+pub(crate) fn preferred(fabric: &Fabric, set: GpuSet, rule: Rule) -> (u32, u32) {
+    let link = rule.link.filter(|l| l.force == Force::Preferred).map(|l| link_meets(fabric, set, l));
+    let rail = (rule.rail == Force::Preferred).then(|| set.is_subset(fabric.railed()));
+    let zone = (rule.zone == Force::Preferred).then(|| fabric.zone(set).is_some());
+    [link, rail, zone]
+        .into_iter()
+        .flatten()
+        .fold((0, 0), |(wished, met), is_met| (wished.saturating_add(1), met.saturating_add(u32::from(is_met))))
+}
+
 fn worth(fabric: &Fabric, free: GpuSet, set: GpuSet, rule: Rule) -> Worth {
-    let link = rule.link.is_some_and(|l| l.force == Force::Preferred && link_meets(fabric, set, l));
-    let rail = rule.rail == Force::Preferred && set.is_subset(fabric.railed());
-    let zone = rule.zone == Force::Preferred && fabric.zone(set).is_some();
+    let (_, wishes_met) = preferred(fabric, set, rule);
     Worth {
-        wishes_met: u32::from(link).saturating_add(u32::from(rail)).saturating_add(u32::from(zone)),
+        wishes_met,
         weakest: fabric.weakest(set),
         inside: fabric.inside(set),
         one_zone: fabric.zone(set).is_some(),

@@ -6,7 +6,7 @@ use berth_model::{Generation, GpuIndex, GpuSet, GpuUuid, LinkClass, NicName, Nod
 
 use crate::demand::{ContainerDemand, Demand, Shape};
 use crate::fabric::Fabric;
-use crate::place::{Afresh, Chooser, Rule};
+use crate::place::{Afresh, Chooser, Rule, preferred};
 use crate::policy::{Class, OnMissing, OnStale, Placement, Policy};
 use crate::score::{Part, Ppm, Score, weighted};
 use crate::unfit::{Reason, Unfit};
@@ -241,9 +241,7 @@ fn score_parts(
         Placement::Binpack => used,
         Placement::Spread => used.rest(),
     };
-    let near = chosen.map_or(Ppm(0), |(fabric, set)| {
-        if shape.gpu_count < 2 { Ppm::ONE } else { Ppm::ratio(fabric.inside(set), fabric.best_inside(shape.gpu_count)) }
-    });
+    let near = chosen.map_or(Ppm(0), |(fabric, set)| nearness(fabric, set, shape));
     let weights = class.weights;
     let part = |name, value, weight| Part { name, value, weight };
     [
@@ -252,6 +250,19 @@ fn score_parts(
         part("memory", toward(Ppm::ratio(memory_used, view.allocatable.memory.0)), weights.memory),
         part("link", near, weights.link),
     ]
+}
+
+/// How near the set's GPUs are against the best set of that size on the idle node, and how many of the preferred wishes it
+/// meets: the mean of both. A node whose best set is a poor one must not look perfect to a pod that prefers NVLink.
+fn nearness(fabric: &Fabric, set: GpuSet, shape: &Shape) -> Ppm {
+    let inside = match shape.gpu_count {
+        0 | 1 => Ppm::ONE,
+        count => Ppm::ratio(fabric.inside(set), fabric.best_inside(count)),
+    };
+    let (wished, met) = preferred(fabric, set, Rule::of(shape));
+    let sum = u64::from(inside.0).saturating_add(u64::from(met).saturating_mul(u64::from(Ppm::ONE.0)));
+    let mean = sum.checked_div(u64::from(wished).saturating_add(1)).unwrap_or(0);
+    Ppm(u32::try_from(mean).unwrap_or(Ppm::ONE.0))
 }
 
 /// Deals the set to the containers in order. Plain init containers take from the front and give back.
@@ -326,15 +337,22 @@ pub fn detail(reason: Reason, view: &NodeView, shape: &Shape, policy: &Policy) -
             let free = free.gpu_count().saturating_sub(unplanned);
             format!("{asked} asked, {free} of {total} free, {unplanned} held without a plan")
         }
-        Reason::LinkUnmet | Reason::LinkBusy => {
-            let least = shape.link.map_or_else(String::new, |l| l.least.to_string());
-            format!("{asked} GPUs with {least} or nearer; free: {free}")
-        }
+        Reason::LinkUnmet => format!("{asked} asked, joined by {}", wished_link(shape)),
+        Reason::LinkBusy => format!("{asked} asked, joined by {}; free are {free}", wished_link(shape)),
         Reason::RailUnmet | Reason::RailBusy => {
             let railed = view.hardware.as_ref().map_or(GpuSet::EMPTY, |h| h.fabric.railed());
-            format!("{asked} asked; GPUs with a rail: {railed}; free: {free}")
+            format!("{asked} asked; with a rail are {railed}; free are {free}")
         }
-        Reason::ZoneUnmet | Reason::ZoneBusy => format!("{asked} asked in one zone; free: {free}"),
+        Reason::ZoneUnmet => format!("{asked} asked in one zone"),
+        Reason::ZoneBusy => format!("{asked} asked in one zone; free are {free}"),
+    }
+}
+
+fn wished_link(shape: &Shape) -> String {
+    match shape.link.map(|l| l.least) {
+        Some(LinkClass::NvLink(_)) => "NVLink".to_owned(),
+        Some(least) => format!("{least} or nearer"),
+        None => "anything".to_owned(),
     }
 }
 

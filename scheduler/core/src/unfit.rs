@@ -127,6 +127,31 @@ impl Reason {
         matches!(self, Self::GpusBusy)
     }
 
+    /// Whether waiting alone may end it. Such reasons are told first: they are the nearest to a plan.
+    #[must_use]
+    pub fn is_passing(self) -> bool {
+        match self {
+            Self::UnknownNode
+            | Self::NoTopology
+            | Self::StaleTopology
+            | Self::GpusUnhealthy
+            | Self::GpusBusy
+            | Self::LinkBusy
+            | Self::RailBusy
+            | Self::ZoneBusy => true,
+            Self::BadWish
+            | Self::NoGpu
+            | Self::NotOffered
+            | Self::TooFewGpus
+            | Self::ProductUnmet
+            | Self::MemoryUnmet
+            | Self::NamedGpusAbsent
+            | Self::LinkUnmet
+            | Self::RailUnmet
+            | Self::ZoneUnmet => false,
+        }
+    }
+
     /// What an operator or the pod's owner can do.
     #[must_use]
     pub fn advice(self) -> &'static str {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use berth_core::Policy;
 use berth_core::demand::PodRequest;
+use berth_core::view::Knowledge;
 use berth_index::{Evaluator, Event, Index, PodUid};
 
 use crate::metrics::Metrics;
@@ -51,6 +52,21 @@ impl Cluster {
         let names = policy.gpu_resources().map(str::to_owned).collect();
         self.policy.store(Arc::new(policy));
         self.index.apply(Event::GpuResources(names));
+    }
+
+    /// Sets the gauges that are counted, not stepped.
+    pub fn set_gauges(&self) {
+        let snapshot = self.index.snapshot();
+        let (mut nodes, mut stale, mut imprecise) = (0, 0, 0);
+        for slot in snapshot.nodes().filter(|s| s.exists) {
+            nodes += 1;
+            stale += i64::from(slot.view.knowledge == Knowledge::Stale);
+            imprecise += i64::from(slot.view.is_imprecise);
+        }
+        self.metrics.snapshot_nodes.set(nodes);
+        self.metrics.stale_nodes.set(stale);
+        self.metrics.imprecise_nodes.set(imprecise);
+        self.metrics.holds_active.set(i64::try_from(snapshot.hold_count()).unwrap_or(i64::MAX));
     }
 
     /// Milliseconds since the start: the clock of holds.

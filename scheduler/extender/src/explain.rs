@@ -102,6 +102,10 @@ fn told(
     explanation
 }
 
+fn bracketed(detail: &str) -> String {
+    if detail.is_empty() { String::new() } else { format!(" ({detail})") }
+}
+
 type Outcomes<'s> = (Vec<(&'s Arc<NodeSlot>, Plan)>, Vec<ReasonCount>);
 
 fn outcomes<'s>(slots: &[&'s Arc<NodeSlot>], demand: &Demand, policy: &Policy) -> Outcomes<'s> {
@@ -121,9 +125,9 @@ fn outcomes<'s>(slots: &[&'s Arc<NodeSlot>], demand: &Demand, policy: &Policy) -
         let examples = nodes.iter().take(EXAMPLES_MAX).map(|(name, _)| name.clone()).collect();
         ReasonCount::of(reason, nodes.len(), examples, detail)
     };
-    let mut counted: Vec<ReasonCount> = refusals.into_iter().map(count).collect();
-    counted.sort_by_key(|r| std::cmp::Reverse(r.nodes));
-    (plans, counted)
+    let mut refusals: Vec<_> = refusals.into_iter().collect();
+    refusals.sort_by_key(|(reason, nodes)| (!reason.is_passing(), std::cmp::Reverse(nodes.len())));
+    (plans, refusals.into_iter().map(count).collect())
 }
 
 fn options(plans: &[(&Arc<NodeSlot>, Plan)]) -> Vec<Choice> {
@@ -144,7 +148,12 @@ fn summary(told: &Explanation, policy: &Policy, demand: &Demand) -> String {
     match (told.options.first(), told.reasons.first()) {
         (Some(best), _) => format!("fits {} of {asked} nodes now; best is {}: {}", told.nodes_fit, best.node, best.why),
         (None, Some(reason)) => {
-            format!("fits none of {asked} nodes; {} of them: {} ({})", reason.nodes, reason.text, reason.detail)
+            format!(
+                "fits none of {asked} nodes; nearest are {}: {}{}",
+                reason.nodes,
+                reason.text,
+                bracketed(&reason.detail)
+            )
         }
         (None, None) => "there is no node to ask".to_owned(),
     }

@@ -3,11 +3,15 @@
 //! Nothing here decides where a pod goes. Handlers decode, ask through [`http::Decide`], and encode.
 
 pub mod admin;
+pub mod args;
 pub mod bind;
 pub mod cluster;
 pub mod convert;
 pub mod decide;
+pub mod demo;
 mod explain;
 pub mod http;
+pub mod machines;
 pub mod metrics;
+pub mod run;
 pub mod wire;

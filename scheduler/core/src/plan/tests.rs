@@ -175,3 +175,19 @@ fn containers_get_disjoint_parts_and_init_containers_reuse_them() {
     let dealt: Vec<Vec<u8>> = plan.containers.iter().map(|c| c.gpus.iter().map(|g| g.index.0).collect()).collect();
     assert_eq!(dealt, [vec![0, 1], vec![0], vec![1, 2]]);
 }
+
+#[test]
+fn a_pod_that_prefers_nvlink_goes_where_there_is_some() {
+    let policy = Policy::default();
+    let wish = demand(2, &[("berth.dev/link", "nvlink:preferred")]);
+    let mut parts = topology(Box8::PciePairs).into_parts();
+    parts.links = berth_model::LinkMatrix::build(parts.links.device_count(), |a, b| {
+        let link = topology(Box8::PciePairs).parts().links.link(a, b).unwrap();
+        berth_model::Link { nvlinks: 0, ..link }
+    });
+    let without = view_of(berth_model::NodeTopology::try_new(parts).unwrap());
+    let with = idle(Box8::PciePairs);
+    let score = |view: &NodeView, demand: &Demand| plan(view, demand, &policy).unwrap().score;
+    assert!(score(&with, &wish) > score(&without, &wish));
+    assert_eq!(score(&with, &demand(2, &[])), score(&without, &demand(2, &[])), "who has no wish sees no difference");
+}

@@ -30,7 +30,7 @@ pub(super) struct Explanation {
     pub(super) nodes_fit: usize,
     /// The best nodes, best first.
     pub(super) options: Vec<Choice>,
-    /// Why the other nodes are out, most frequent first.
+    /// Why the other nodes are out: what may pass by waiting first, then most frequent first.
     pub(super) reasons: Vec<ReasonCount>,
     /// Where the pod is bound.
     #[serde(skip_serializing_if = "Option::is_none")]

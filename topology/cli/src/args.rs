@@ -1,0 +1,196 @@
+//! The command line: every command and flag with its text. No behaviour.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Yellow.on_default().bold())
+    .usage(AnsiColor::Yellow.on_default().bold())
+    .literal(AnsiColor::Green.on_default());
+
+const EXIT_CODES: &str = "Exit status: 0 ok, 1 error, 2 wrong usage, 3 finding (what was checked is not in order).";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "berth",
+    about = "Shows what GPU nodes are, who holds which GPU, and why a pod is where it is",
+    version,
+    styles = STYLES,
+    after_help = EXIT_CODES,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterFlags,
+    /// When to use colour; NO_COLOR is heeded
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
+    pub(crate) color: Color,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How to reach the API server; the flags of kubectl.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ClusterFlags {
+    /// Kubeconfig file instead of $KUBECONFIG or ~/.kube/config
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
+    pub(crate) context: Option<String>,
+    /// Namespace of pods instead of the context's
+    #[arg(short, long, global = true, value_name = "NAME", help_heading = "Global options")]
+    pub(crate) namespace: Option<String>,
+    /// User to impersonate, as kubectl does
+    #[arg(long = "as", global = true, value_name = "USER", help_heading = "Global options")]
+    pub(crate) impersonate: Option<String>,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal
+    Auto,
+    /// Also into files and pipes
+    Always,
+    /// Not at all
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show a node: zones, PCIe, NVLink, NICs, health
+    Topo(TopoArgs),
+    /// List the nodes: GPUs, free ones, links, holders
+    Nodes(NodesArgs),
+    /// Say why a pod is where it is, or nowhere
+    Explain(ExplainArgs),
+    /// Work with the policy and kube-scheduler's configuration
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Print the completion script of a shell
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the version
+    Version,
+}
+
+/// `berth topo`.
+#[derive(Debug, Args)]
+pub(crate) struct TopoArgs {
+    /// Read a machine file instead of this machine
+    #[arg(long, value_name = "FILE", conflicts_with = "node")]
+    pub(crate) machine: Option<PathBuf>,
+    /// Read the report of a node of the cluster instead of this machine
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// Directory that holds this machine's sys and proc
+    #[arg(long, env = "BERTH_ROOT", value_name = "DIR", default_value = "/", hide_env = true)]
+    pub(crate) root: PathBuf,
+    /// The driver library, if not libnvidia-ml.so.1 of the loader's path
+    #[arg(long, env = "BERTH_NVML_LIBRARY", value_name = "FILE", hide_env = true)]
+    pub(crate) nvml_library: Option<PathBuf>,
+    /// Print the matrix of `nvidia-smi topo -m`
+    #[arg(short, long, conflicts_with = "output")]
+    pub(crate) matrix: bool,
+    /// Form of the output; json and yaml are the NodeTopology object
+    #[arg(short, long, value_name = "FORM", default_value = "tree")]
+    pub(crate) output: TopoOutput,
+}
+
+/// Forms of `berth topo`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TopoOutput {
+    /// For reading
+    Tree,
+    /// NodeTopology object
+    Json,
+    /// NodeTopology object
+    Yaml,
+}
+
+/// `berth nodes`.
+#[derive(Debug, Args)]
+pub(crate) struct NodesArgs {
+    /// Only these nodes
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Only nodes with these labels, as kubectl's -l
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub(crate) selector: Option<String>,
+    /// Form of the output; wide adds the holders
+    #[arg(short, long, value_name = "FORM", default_value = "table")]
+    pub(crate) output: NodesOutput,
+    /// Leave out the line of headings
+    #[arg(long)]
+    pub(crate) no_headers: bool,
+}
+
+/// Forms of `berth nodes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NodesOutput {
+    /// One line per node
+    Table,
+    /// The same with the pods that hold GPUs
+    Wide,
+    /// NodeInventory object
+    Json,
+    /// NodeInventory object
+    Yaml,
+    /// node/NAME
+    Name,
+}
+
+/// `berth explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The pod's name; its namespace is that of -n
+    pub(crate) pod: String,
+    /// Ask berth-scheduler here instead of through a port-forward, e.g. http://127.0.0.1:8888
+    #[arg(long, value_name = "URL")]
+    pub(crate) extender_url: Option<String>,
+}
+
+/// `berth policy`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Print the default policy with a comment on every key
+    Default,
+    /// Check a policy file; exit status 3 and FILE:LINE:COLUMN where it is wrong
+    Check {
+        /// The policy document, not the ConfigMap around it
+        file: PathBuf,
+    },
+    /// Print the KubeSchedulerConfiguration that calls Berth
+    SchedulerConfig(SchedulerConfigArgs),
+}
+
+/// `berth policy scheduler-config`.
+#[derive(Debug, Args)]
+pub(crate) struct SchedulerConfigArgs {
+    /// Policy file that names the GPU resources, instead of the default policy
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Add the GPU resources that the cluster's nodes offer
+    #[arg(long)]
+    pub(crate) from_cluster: bool,
+    /// Whether Berth binds the pods or only scores
+    #[arg(long, value_name = "MODE", default_value = "allocate")]
+    pub(crate) mode: Mode,
+}
+
+/// What the scheduler lets Berth do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Filter, score and bind: every pod gets its plan
+    Allocate,
+    /// Filter and score only: Berth cannot know which devices a pod gets
+    Score,
+}

@@ -1,0 +1,228 @@
+//! What berth-scheduler's `/explain` answers, as text. Fields are only ever added there, so every one may be absent here.
+
+use serde::Deserialize;
+
+use super::ink::{faint, strong, warn};
+use super::size::indented;
+
+/// The kind that this file knows.
+const KIND: &str = "Explanation";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Explanation {
+    mode: String,
+    note: String,
+    summary: String,
+    class: String,
+    gpu_count: u32,
+    short_lists: u32,
+    nodes_asked: usize,
+    nodes_fit: usize,
+    options: Vec<Choice>,
+    reasons: Vec<Reason>,
+    held: Option<Held>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Choice {
+    node: String,
+    gpus: String,
+    link: Option<String>,
+    score: u32,
+    is_trusted: bool,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Part {
+    name: String,
+    value: u32,
+    weight: u32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Reason {
+    text: String,
+    detail: String,
+    advice: String,
+    nodes: usize,
+    examples: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Held {
+    node: String,
+    gpus: String,
+    unplanned_gpu_count: u32,
+    problem: String,
+    node_is_imprecise: bool,
+}
+
+/// The answer for people. One of another kind, from a later scheduler, is printed as YAML.
+pub(crate) fn explanation(answer: &serde_json::Value) -> String {
+    let is_known = answer.get("kind").and_then(|k| k.as_str()) == Some(KIND);
+    match serde_json::from_value::<Explanation>(answer.clone()) {
+        Ok(told) if is_known => told.text(),
+        _ => serde_saphyr::to_string(answer).unwrap_or_else(|_| answer.to_string()),
+    }
+}
+
+impl Explanation {
+    fn text(&self) -> String {
+        let mut text = format!("{}\n", strong(&self.summary));
+        if !self.class.is_empty() {
+            text.push_str(&format!("class {}, {} GPUs, mode {}\n", self.class, self.gpu_count, self.mode));
+        }
+        if !self.note.is_empty() {
+            text.push_str(&format!("{}\n", faint(&self.note)));
+        }
+        if self.short_lists > 0 {
+            let times = self.short_lists;
+            text.push_str(&format!("offered nodes {times} times without being bound: another filter refuses them\n"));
+        }
+        if let Some(held) = &self.held {
+            text.push_str(&held.text());
+        }
+        if !self.options.is_empty() {
+            text.push_str(&format!("fits {} of {} nodes, best first:\n", self.nodes_fit, self.nodes_asked));
+            self.options.iter().for_each(|choice| text.push_str(&indented(&choice.text(), "  ")));
+        }
+        if !self.reasons.is_empty() {
+            text.push_str("nodes that are out:\n");
+            self.reasons.iter().for_each(|reason| text.push_str(&indented(&reason.text(), "  ")));
+        }
+        text
+    }
+}
+
+impl Choice {
+    fn text(&self) -> String {
+        let gpus = if self.gpus.is_empty() { "GPUs not known".to_owned() } else { format!("GPUs {}", self.gpus) };
+        let link = self.link.as_ref().map_or_else(String::new, |l| format!("  joined by {l}"));
+        let trust = if self.is_trusted { String::new() } else { format!("  {}", warn("(stale or no report)")) };
+        let mut text = format!("{}  {gpus}{link}  score {}{trust}\n", strong(&self.node), self.score);
+        let parts: Vec<String> = self
+            .parts
+            .iter()
+            .filter(|p| p.weight > 0)
+            .map(|p| format!("{} {} x{}", p.name, p.value, p.weight))
+            .collect();
+        if !parts.is_empty() {
+            text.push_str(&format!("  {}\n", faint(parts.join(", "))));
+        }
+        text
+    }
+}
+
+impl Reason {
+    fn text(&self) -> String {
+        let more = if self.nodes > self.examples.len() { ", ..." } else { "" };
+        let names =
+            if self.examples.is_empty() { String::new() } else { format!("  ({}{more})", self.examples.join(", ")) };
+        let mut text = match self.nodes {
+            // Refused before any node was asked: the pod itself is at fault.
+            0 => format!("{}\n", warn(&self.text)),
+            1 => format!("1 node   {}{names}\n", warn(&self.text)),
+            count => format!("{count} nodes  {}{names}\n", warn(&self.text)),
+        };
+        if !self.detail.is_empty() {
+            text.push_str(&format!("  {}\n", self.detail));
+        }
+        if !self.advice.is_empty() {
+            text.push_str(&format!("  what helps: {}\n", self.advice));
+        }
+        text
+    }
+}
+
+impl Held {
+    fn text(&self) -> String {
+        let unplanned = match self.unplanned_gpu_count {
+            0 => String::new(),
+            count => format!(" and {count} that nobody can name"),
+        };
+        let gpus = if self.gpus.is_empty() { "none by plan".to_owned() } else { self.gpus.clone() };
+        let mut text = format!("holds on {}: GPUs {gpus}{unplanned}\n", self.node);
+        if !self.problem.is_empty() {
+            text.push_str(&format!("{}\n", warn(&self.problem)));
+        }
+        if self.node_is_imprecise {
+            text.push_str(&format!("{}\n", warn("the node is imprecise: pods without a plan hold GPUs there too")));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anstream::adapter::strip_str;
+    use serde_json::json;
+
+    use super::*;
+
+    fn plain(answer: &serde_json::Value) -> String {
+        strip_str(&explanation(answer)).to_string()
+    }
+
+    #[test]
+    fn a_refusal_names_the_nodes_and_what_helps() {
+        let answer = json!({
+            "apiVersion": "explain.berth.dev/v1alpha1", "kind": "Explanation", "namespace": "team", "pod": "p",
+            "mode": "allocate", "note": "plans are advice", "summary": "fits none of 4 nodes", "class": "training",
+            "gpuCount": 8, "shortLists": 0, "nodesAsked": 4, "nodesFit": 0, "options": [],
+            "reasons": [{"code": "gpus-busy", "text": "berth: too few free GPUs", "detail": "8 asked, 2 free",
+                "advice": "wait", "helpedByPreemption": true, "nodes": 4, "examples": ["a", "b", "c"]}],
+        });
+        let expected = "\
+fits none of 4 nodes
+class training, 8 GPUs, mode allocate
+plans are advice
+nodes that are out:
+  4 nodes  berth: too few free GPUs  (a, b, c, ...)
+    8 asked, 2 free
+    what helps: wait
+";
+        assert_eq!(plain(&answer), expected);
+    }
+
+    #[test]
+    fn the_options_come_with_what_their_score_is_made_of() {
+        let answer = json!({
+            "kind": "Explanation", "summary": "fits 2 of 4 nodes now", "nodesAsked": 4, "nodesFit": 2, "fromTheFuture": 1,
+            "options": [
+                {"node": "n1", "gpus": "0,1", "link": "NV18", "score": 734_567, "isTrusted": true,
+                    "parts": [{"name": "gpu", "value": 500_000, "weight": 3}, {"name": "link", "value": 1, "weight": 0}]},
+                {"node": "n2", "gpus": "", "score": 1, "isTrusted": false, "parts": []}],
+        });
+        let expected = "\
+fits 2 of 4 nodes now
+fits 2 of 4 nodes, best first:
+  n1  GPUs 0,1  joined by NV18  score 734567
+    gpu 500000 x3
+  n2  GPUs not known  score 1  (stale or no report)
+";
+        assert_eq!(plain(&answer), expected);
+    }
+
+    #[test]
+    fn a_bound_pod_shows_what_is_wrong_with_its_plan() {
+        let answer = json!({
+            "kind": "Explanation", "summary": "bound to n1: bound without a plan",
+            "held": {"node": "n1", "gpus": "", "unplannedGpuCount": 2, "problem": "bound without a plan",
+                "nodeIsImprecise": true},
+        });
+        let text = plain(&answer);
+        assert!(text.contains("holds on n1: GPUs none by plan and 2 that nobody can name\n"), "{text}");
+        assert!(text.contains("\nthe node is imprecise"), "{text}");
+    }
+
+    #[test]
+    fn an_answer_of_another_kind_is_shown_as_it_is() {
+        assert_eq!(plain(&json!({"kind": "Novel", "pages": 7})), "kind: Novel\npages: 7\n");
+    }
+}

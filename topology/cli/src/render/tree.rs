@@ -1,0 +1,189 @@
+//! `berth topo`: a node as an indented tree, zone by zone, for people who know lstopo.
+//!
+//! A report carries the PCIe level of every pair and not the bridges themselves, so the bridges drawn here are those that the levels
+//! imply: devices joined by PIX share a switch, by PXB a chain of switches, by PHB a host bridge.
+
+use std::collections::BTreeMap;
+
+use berth_model::{
+    Driver, Finding, Gpu, Health, LinkLayer, Nic, NodeTopology, PciAddress, PcieLevel, PortState, Zone, ZoneId,
+};
+
+use super::branch::{Branch, draw};
+use super::fabric;
+use super::ink::{bad, faint, good, strong, warn};
+use super::size::{gib, gpus, ranges};
+
+/// The tree of a node.
+pub(crate) fn tree(node: &NodeTopology) -> String {
+    let parts = node.parts();
+    let mut branches: Vec<Branch> = Vec::new();
+    let mut empty_zones: Vec<u32> = Vec::new();
+    for zone in &parts.zones {
+        let below = nest(node, &devices_of(node, Some(zone.id)), &LEVELS);
+        let owners = parts.gpus.iter().filter(|g| g.memory_zone == Some(zone.id)).map(|g| g.index);
+        let owners: Vec<_> = owners.collect();
+        if zone.cpus.is_empty() && below.is_empty() && owners.is_empty() && zone.memory.is_none_or(|m| m.0 == 0) {
+            empty_zones.push(u32::from(zone.id.0));
+            continue;
+        }
+        let mut text = zone_text(zone);
+        if !owners.is_empty() {
+            text.push_str(&format!("  (the memory of {})", gpus(owners)));
+        }
+        branches.push(Branch::with(text, below));
+    }
+    if !empty_zones.is_empty() {
+        branches.push(Branch::leaf(faint(format!("zones {}  no CPUs, no memory", ranges(empty_zones)))));
+    }
+    let strays = nest(node, &devices_of(node, None), &LEVELS);
+    if !strays.is_empty() {
+        branches.push(Branch::with("zone not known  (the kernel does not say; usual in virtual machines)", strays));
+    }
+    branches.extend(fabric::nvlink(node));
+    branches.extend(findings(&parts.findings));
+    format!("{}\n{}", heading(node), draw(&branches))
+}
+
+/// Levels that imply a bridge, from far to near.
+const LEVELS: [PcieLevel; 3] = [PcieLevel::Phb, PcieLevel::Pxb, PcieLevel::Pix];
+
+fn heading(node: &NodeTopology) -> String {
+    let parts = node.parts();
+    let mut facts = vec![strong(&parts.node), products(&parts.gpus)];
+    let sick = parts.gpus.iter().filter(|g| !g.health.is_usable()).count();
+    if sick > 0 {
+        facts.push(bad(format!("{sick} of {} not healthy", parts.gpus.len())));
+    }
+    facts.push(match &parts.driver {
+        Driver::Loaded(version) if version.is_empty() => "driver of unknown version".to_owned(),
+        Driver::Loaded(version) => format!("driver {version}"),
+        Driver::Absent(reason) if reason.is_empty() => warn("no NVIDIA driver"),
+        Driver::Absent(reason) => warn(reason),
+    });
+    if parts.gpus.len() > 1 {
+        facts.push(format!("links {}", node.link_class()));
+    }
+    facts.join("  ")
+}
+
+/// `8 x NVIDIA H100 80GB HBM3`, or each product with its count where they differ.
+fn products(gpus: &[Gpu]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for gpu in gpus {
+        *counts.entry(&gpu.product).or_default() += 1;
+    }
+    if counts.is_empty() {
+        return "no GPU".to_owned();
+    }
+    counts.iter().map(|(product, count)| format!("{count} x {product}")).collect::<Vec<_>>().join(" + ")
+}
+
+fn zone_text(zone: &Zone) -> String {
+    let cpus = match zone.cpus.cpu_count() {
+        0 => "no CPUs".to_owned(),
+        count => format!("CPUs {} ({count})", zone.cpus),
+    };
+    let memory = zone.memory.map_or_else(|| "memory not known".to_owned(), |m| format!("memory {}", gib(m)));
+    format!("{}  {cpus}  {memory}", strong(format!("zone {}", zone.id)))
+}
+
+/// Matrix positions of the GPUs and NICs of a zone.
+fn devices_of(node: &NodeTopology, zone: Option<ZoneId>) -> Vec<usize> {
+    let parts = node.parts();
+    let zones = parts.gpus.iter().map(|g| g.zone).chain(parts.nics.iter().map(|n| n.zone));
+    zones.enumerate().filter(|(_, z)| *z == zone).map(|(position, _)| position).collect()
+}
+
+/// The devices below the bridges that `levels` imply. A level that joins nothing more than the next nearer one is left out.
+fn nest(node: &NodeTopology, members: &[usize], levels: &[PcieLevel]) -> Vec<Branch> {
+    let Some((level, nearer)) = levels.split_first() else {
+        return members.iter().map(|m| device(node, *m)).collect();
+    };
+    let joined = |a: usize, b: usize| node.parts().links.link(a, b).is_some_and(|l| l.pcie >= Some(*level));
+    let mut branches = Vec::new();
+    for group in fabric::components(members, joined) {
+        let mut below = nest(node, &group, nearer);
+        if below.len() < 2 {
+            branches.append(&mut below);
+        } else {
+            branches.push(Branch::with(faint(bridge(node, &group, *level)), below));
+        }
+    }
+    branches
+}
+
+fn bridge(node: &NodeTopology, group: &[usize], level: PcieLevel) -> String {
+    let name = match level {
+        PcieLevel::Pix if is_one_card(node, group) => "one card",
+        PcieLevel::Pix => "PCIe switch",
+        PcieLevel::Pxb => "PCIe switches",
+        PcieLevel::Phb | PcieLevel::Node | PcieLevel::Sys => "host bridge",
+    };
+    format!("{name} ({})", level.word())
+}
+
+/// Whether all devices are functions in one slot.
+fn is_one_card(node: &NodeTopology, group: &[usize]) -> bool {
+    let slot = |position: &usize| address(node, *position).map(|a| (a.domain, a.bus, a.device));
+    let first = group.first().and_then(slot);
+    first.is_some() && group.iter().all(|p| slot(p) == first)
+}
+
+fn address(node: &NodeTopology, position: usize) -> Option<PciAddress> {
+    let parts = node.parts();
+    match parts.gpus.get(position) {
+        Some(gpu) => Some(gpu.pci),
+        None => parts.nics.get(position - parts.gpus.len()).and_then(|n| n.pci),
+    }
+}
+
+fn device(node: &NodeTopology, position: usize) -> Branch {
+    let parts = node.parts();
+    let text = match parts.gpus.get(position) {
+        Some(gpu) => gpu_text(gpu),
+        None => {
+            let number = position - parts.gpus.len();
+            parts.nics.get(number).map_or_else(String::new, |nic| nic_text(number, nic))
+        }
+    };
+    Branch::leaf(text)
+}
+
+fn gpu_text(gpu: &Gpu) -> String {
+    let memory = gpu.memory.map_or_else(|| "memory not known".to_owned(), gib);
+    let health = match &gpu.health {
+        Health::Healthy => good("healthy"),
+        Health::Unhealthy(reason) => bad(format!("unhealthy: {reason}")),
+        Health::Unknown(reason) => warn(format!("health unknown: {reason}")),
+    };
+    let mig = if gpu.mig_enabled == Some(true) { "  MIG on" } else { "" };
+    format!("{}  {}  {}  {memory}{mig}  {health}", strong(gpu.index), gpu.pci, gpu.product)
+}
+
+fn nic_text(number: usize, nic: &Nic) -> String {
+    let layer = match nic.link_layer {
+        LinkLayer::InfiniBand => "InfiniBand",
+        LinkLayer::Ethernet => "Ethernet",
+        LinkLayer::Unknown => "link layer not known",
+    };
+    let rate = nic.rate_gbps.map_or_else(String::new, |r| format!(" {r} Gbit/s"));
+    let state = match nic.state {
+        PortState::Active => good("active"),
+        PortState::Down => bad("down"),
+        PortState::Unknown => warn("state not known"),
+    };
+    let place = nic.pci.map_or_else(|| "no PCI address".to_owned(), |p| p.to_string());
+    format!("{}  {place}  {}  {layer}{rate}  {state}", strong(format!("NIC{number}")), nic.name)
+}
+
+fn findings(findings: &[Finding]) -> Option<Branch> {
+    if findings.is_empty() {
+        return None;
+    }
+    let lines = findings.iter().map(|f| Branch::leaf(format!("{}: {} ({})", f.device, f.text, f.code)));
+    Some(Branch::with(warn("findings"), lines.collect()))
+}
+
+#[cfg(test)]
+mod tests;

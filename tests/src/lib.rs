@@ -4,4 +4,5 @@
 pub mod binaries;
 pub mod controlplane;
 pub mod installed;
+pub mod made_node;
 pub mod rest;

@@ -60,9 +60,12 @@ impl Metrics {
         let nvml_up = Gauge::default();
         registry.register("nvml_up", "1 when the last reading found a driver", nvml_up.clone());
         registry.register("build", "Version of the agent", Info::new([("version", VERSION)]));
+        // Shown from the start, so that a first refusal is a step from 0 and not a new series.
         for result in ["ok", "conflict", "refused", "unreachable"] {
-            // Shown from the start, so that a first refusal is a step from 0 and not a new series.
             publish.get_or_create(&ResultLabel { result }).inc_by(0);
+        }
+        for result in ["ok", "failed"] {
+            probe.get_or_create(&ResultLabel { result }).inc_by(0);
         }
         Self { registry, publish, probe, probe_duration, gpus, generation, nvml_up }
     }

@@ -27,6 +27,9 @@ use crate::report::{Summary, VERSION};
 /// Admin endpoint and reporting loop; the hardware is read on threads of its own.
 const WORKER_THREADS: usize = 2;
 
+/// A reading that takes longer than the slowest first start of a driver is told once: the machine or its driver hangs.
+const READING_SLOW_AFTER: Duration = Duration::from_secs(30);
+
 /// A refusal is asked about this much more slowly than an outage.
 const REFUSAL_SLOWNESS: u32 = 2;
 
@@ -42,9 +45,11 @@ pub(crate) fn main(args: Args) -> Result<()> {
     let _set_by_nobody_else = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()?;
     let outcome = runtime.block_on(serve(args));
-    // A hung driver call must not hold up the end.
-    runtime.shutdown_background();
-    outcome
+    if let Err(error) = &outcome {
+        eprintln!("berth-agent: {error:#}");
+    }
+    // Without destructors: those of the driver library wait for a driver call that hangs, and the end must not.
+    signal_hook::low_level::exit(i32::from(outcome.is_err()))
 }
 
 fn probe_config(args: &Args, node: &str) -> Result<ProbeConfig> {
@@ -131,9 +136,11 @@ impl Reporter {
         let mut probe_at = Instant::now();
         let mut verify_at = probe_at + self.verify_interval;
         let mut publish_at: Option<Instant> = None;
+        let mut slow_at: Option<Instant> = None;
         loop {
             tokio::select! {
                 reading = self.hardware.finished() => {
+                    slow_at = None;
                     probe_at = Instant::now() + self.poll_interval;
                     if self.take(reading) {
                         publish_at.get_or_insert_with(Instant::now);
@@ -141,6 +148,11 @@ impl Reporter {
                 }
                 () = sleep_until(probe_at), if !self.hardware.is_reading() => {
                     self.hardware.start(self.last_good.clone());
+                    slow_at = Some(Instant::now() + READING_SLOW_AFTER);
+                }
+                () = sleep_until(slow_at.unwrap_or(verify_at)), if slow_at.is_some() => {
+                    slow_at = None;
+                    tracing::error!("the reading of the hardware hangs; the last good report stays");
                 }
                 () = sleep_until(verify_at) => {
                     verify_at = Instant::now() + self.verify_interval;

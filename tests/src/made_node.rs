@@ -1,0 +1,168 @@
+//! Owns one made-up node on disk: a machine file's kernel tree and the fake driver library's files, for unmodified programs to read.
+//! The machine may break and heal while they run.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use berth_machine::{Faults, Machine, Salt, render, topology_with};
+use berth_model::{NodeName, NodeTopology};
+use tempfile::TempDir;
+
+use crate::binaries::binaries;
+use crate::controlplane::{NodeSpec, Process, ProcessSpec};
+
+/// How often a made node's agent reads the hardware: as fast as a test wants to see a change.
+const POLL_INTERVAL: &str = "100ms";
+
+/// A program that was just started on a busy machine says its first words within this.
+const FIRST_WORDS_WITHIN: Duration = Duration::from_secs(20);
+
+/// A node made from a machine file.
+#[derive(Debug)]
+pub struct MadeNode {
+    name: NodeName,
+    machine: Machine,
+    salt: Salt,
+    faults: Faults,
+    folder: TempDir,
+}
+
+impl MadeNode {
+    /// Writes the node of this name from `tests/machines/<machine>.yaml`. Nodes of other names get other UUIDs and boot ids.
+    ///
+    /// # Errors
+    /// There is no such machine file, or it cannot be written out.
+    pub fn new(machine: &str, name: &str) -> Result<Self> {
+        let path = machine_file(machine);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let folder = tempfile::Builder::new().prefix("berth-node-").tempdir()?;
+        std::fs::write(folder.path().join("machine.yaml"), &text)?;
+        let made = Self {
+            name: NodeName::parse(name)?,
+            machine: Machine::parse(&text)?,
+            salt: Salt::new(name),
+            faults: Faults::default(),
+            folder,
+        };
+        made.write_tree()?;
+        Ok(made)
+    }
+
+    /// Breaks the machine as a faults file says, also under a running agent; the text of no faults heals it.
+    ///
+    /// # Errors
+    /// The text is no faults file of this machine, or it cannot be written.
+    pub fn set_faults(&mut self, faults: &str) -> Result<()> {
+        let text = format!("apiVersion: {}\n{faults}\n", Faults::API_VERSION);
+        self.faults = Faults::parse(&text, &self.machine)?;
+        self.write_tree()?;
+        let fresh = self.folder.path().join("faults.new");
+        std::fs::write(&fresh, text)?;
+        // Renamed, so that the library never reads half of it.
+        std::fs::rename(fresh, self.faults_path())?;
+        Ok(())
+    }
+
+    /// Gives the node another boot id, as a reboot does.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn reboot(&self, boot_id: &str) -> Result<()> {
+        std::fs::write(self.root().join("proc/sys/kernel/random/boot_id"), format!("{boot_id}\n"))?;
+        Ok(())
+    }
+
+    /// What an agent must report of it now.
+    ///
+    /// # Errors
+    /// The machine makes no topology.
+    pub fn topology(&self, previous: Option<&NodeTopology>) -> Result<NodeTopology> {
+        Ok(topology_with(&self.machine, &self.name, &self.salt, &self.faults, previous)?)
+    }
+
+    /// Its Node object, with the GPUs and the boot id that its agent reports.
+    ///
+    /// # Errors
+    /// As [`MadeNode::topology`].
+    pub fn node_spec(&self) -> Result<NodeSpec> {
+        let parts = self.topology(None)?.into_parts();
+        let mut spec = NodeSpec::gpus(self.name.as_str(), u32::try_from(parts.gpus.len())?);
+        spec.boot_id = parts.boot_id.to_string();
+        Ok(spec)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// The folder that stands for the host's `/`.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    /// The unmodified agent on this node, over the fake driver library, on a port of its own.
+    ///
+    /// # Errors
+    /// Berth's programs do not build.
+    pub fn agent(&self, kubeconfig: &Path) -> Result<ProcessSpec> {
+        let spec = ProcessSpec::new(format!("agent-{}", self.name), &binaries()?.agent)
+            .args(["--admin-address", "127.0.0.1:0", "--poll-interval", POLL_INTERVAL])
+            .arg("--kubeconfig")
+            .arg(kubeconfig)
+            .args(self.arguments(&binaries()?.fake_nvml));
+        Ok(self.variables().into_iter().fold(spec, |spec, (key, value)| spec.env(key, value)))
+    }
+
+    /// What `berth-agent --once -o json` prints on this node over any driver library, also one that is not there.
+    ///
+    /// # Errors
+    /// Berth's programs do not build, or the agent cannot be started.
+    pub fn once(&self, library: &Path) -> Result<Output> {
+        let mut command = Command::new(&binaries()?.agent);
+        command.args(["--once", "-o", "json"]).args(self.arguments(library)).envs(self.variables());
+        command.output().context("start berth-agent --once")
+    }
+
+    fn arguments(&self, library: &Path) -> [OsString; 6] {
+        let [node_name, root, nvml_library] = ["--node-name", "--root", "--nvml-library"].map(OsString::from);
+        [node_name, self.name.as_str().into(), root, self.root().into(), nvml_library, library.into()]
+    }
+
+    fn variables(&self) -> [(&'static str, OsString); 3] {
+        [
+            ("BERTH_FAKE_MACHINE", self.folder.path().join("machine.yaml").into()),
+            ("BERTH_FAKE_FAULTS", self.faults_path().into()),
+            ("BERTH_FAKE_NODE", self.name.as_str().into()),
+        ]
+    }
+
+    /// The file that the fake driver library reads at every call, if it is there.
+    pub fn faults_path(&self) -> PathBuf {
+        self.folder.path().join("faults.yaml")
+    }
+
+    fn write_tree(&self) -> Result<()> {
+        let tree = render::tree(&self.machine, &self.salt, &self.faults);
+        render::write(&tree, &self.root()).with_context(|| format!("write {}", self.root().display()))
+    }
+}
+
+/// The path of a machine file of the repository.
+pub fn machine_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("machines").join(format!("{name}.yaml"))
+}
+
+/// The `http://` address of a running agent's admin endpoint, from its own log.
+///
+/// # Errors
+/// It ends before it says so.
+pub async fn admin_url(agent: &mut Process) -> Result<String> {
+    let line = agent.wait_for_log("\"agent started\"", FIRST_WORDS_WITHIN).await?;
+    let event: serde_json::Value = serde_json::from_str(&line)?;
+    let address = event["admin_address"].as_str().context("the first log line without an address")?;
+    Ok(format!("http://{address}"))
+}

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use berth_extender::metrics::{self, Metrics};
-use berth_tests::controlplane::{ControlPlane, NAMESPACE, Options};
+use berth_tests::binaries::binaries;
+use berth_tests::controlplane::{ControlPlane, NAMESPACE, NodeSpec, Options, ProcessSpec};
 use berth_tests::installed::{Installed, NODES, PLAN, PODS, REPORTS, binding, overlay, pod, report};
 use berth_tests::rest::Call;
 use serde_json::{Value, json};
@@ -191,6 +192,41 @@ async fn without_berth_scheduler_gpu_pods_wait_and_other_pods_are_placed() -> Re
     let log = scheduler.process.log()?;
     let lacking: Vec<_> = log.lines().filter(|line| line.contains("forbidden")).collect();
     ensure!(lacking.is_empty(), "{lacking:?}");
+    Ok(())
+}
+
+/// The arguments of one container of a workload.
+fn args_of(pod: &Value, containers: &str) -> Vec<String> {
+    let args = pod["spec"][containers][0]["args"].as_array();
+    args.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_real_agent_publishes_with_the_arguments_and_rights_of_its_daemon_set() -> Result<()> {
+    let site = Installed::start("agent-only").await?;
+    site.plane.create_node(&NodeSpec::gpus("nc", 0)).await?;
+    let identity = site.plane.agent_identity("nc").await?;
+    let pods = pods_of(&objects(&site.plane, "agent-only").await?);
+    let args = args_of(pods.get("berth-agent").context("no agent")?, "containers");
+    // The port is the pod's; here it may be anybody's.
+    let args = args.into_iter().map(|arg| arg.replace("0.0.0.0:8891", "127.0.0.1:0"));
+    let agent = ProcessSpec::new("berth-agent-nc", binaries()?.agent.clone())
+        .args(args)
+        .arg(format!("--kubeconfig={}", identity.display()))
+        .env("NODE_NAME", "nc");
+    let agent = site.plane.spawn(agent)?;
+
+    let path = format!("{REPORTS}/nc");
+    let deadline = Instant::now() + WITHIN;
+    let published = loop {
+        match Call::get(&path).done(&site.agent_b).await {
+            Ok(object) if object["status"].is_object() => break object,
+            _ => ensure!(Instant::now() < deadline, "no report: {}", agent.log_tail()),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let node = site.read(&format!("{NODES}/nc")).await?;
+    assert_eq!(published["metadata"]["ownerReferences"][0]["uid"], node["metadata"]["uid"], "{published}");
     Ok(())
 }
 

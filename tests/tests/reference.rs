@@ -1,0 +1,41 @@
+//! REFERENCE.md is an interface: every reason, wish and metric that a user can meet stands in it, word for word.
+
+use std::sync::Arc;
+
+use berth_core::unfit::Reason;
+use berth_core::{policy, wish};
+use berth_extender::metrics::Metrics;
+
+const REFERENCE: &str = include_str!("../../REFERENCE.md");
+
+#[test]
+fn every_reason_stands_in_the_table_with_its_text_list_and_advice() {
+    for reason in Reason::ALL {
+        let list = if reason.helped_by_preemption() { "FailedNodes" } else { "FailedAndUnresolvableNodes" };
+        let row = format!("| `{}` | {} | {list} | {} |", reason.code(), reason.text(), reason.advice());
+        assert!(REFERENCE.contains(&row), "REFERENCE.md lacks\n{row}");
+    }
+}
+
+#[test]
+fn every_wish_stands_in_the_table() {
+    for key in [wish::CLASS, wish::LINK, wish::RAIL, wish::ZONE, wish::GPU_PRODUCT, wish::GPU_MEMORY, wish::GPUS] {
+        assert!(REFERENCE.contains(&format!("| `{key}` |")), "{key}");
+    }
+}
+
+#[test]
+fn every_metric_of_the_scheduler_stands_in_the_table() {
+    let text = Arc::new(Metrics::new("test")).encode().unwrap();
+    for line in text.lines().filter_map(|l| l.strip_prefix("# TYPE ")) {
+        let (name, _) = line.split_once(' ').unwrap();
+        assert!(REFERENCE.contains(&format!("| `{name}")), "{name}");
+    }
+}
+
+#[test]
+fn the_installed_policy_is_the_documented_default() {
+    let manifest = include_str!("../../manifests/scheduler/policy.yaml");
+    let installed = policy::parse(manifest).unwrap();
+    assert_eq!(installed, policy::Policy::default());
+}

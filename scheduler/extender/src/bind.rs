@@ -1,5 +1,6 @@
 //! Binding: the one write of the scheduler, and the seam that lets it run without an API server.
 
+pub mod api;
 pub mod memory;
 
 use std::fmt;

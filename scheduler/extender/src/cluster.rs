@@ -135,6 +135,12 @@ impl Waiting {
         }
     }
 
+    /// How many pods wait.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().by_uid.len()
+    }
+
     /// The pod with this UID.
     #[must_use]
     pub fn by_uid(&self, uid: &PodUid) -> Option<Arc<PodRequest>> {

@@ -1,0 +1,111 @@
+//! Pods: bound ones into the ledger, pending ones that ask for GPUs into the list of those that wait.
+
+use std::collections::BTreeSet;
+
+use berth_core::demand::PodRequest;
+use berth_index::{Event, Kind, PodFacts, PodUid};
+use tokio::sync::OwnedRwLockWriteGuard;
+
+use super::Sinks;
+use super::follow::Sink;
+use crate::convert::{pod_facts, pod_request};
+use crate::wire::{Pod, WatchedPod};
+
+/// Takes pods into the index and the list of those that wait.
+#[derive(Debug)]
+pub(super) struct Pods {
+    sinks: Sinks,
+    scheduler_name: Option<String>,
+    /// Held while a full list runs.
+    list: Option<OwnedRwLockWriteGuard<()>>,
+}
+
+/// What is kept of a pod until its list is complete.
+pub(super) struct Seen {
+    facts: PodFacts,
+    /// The request of a pod that waits for us.
+    waits: Option<PodRequest>,
+}
+
+impl Pods {
+    pub(super) fn new(sinks: Sinks, scheduler_name: Option<String>) -> Self {
+        Self { sinks, scheduler_name, list: None }
+    }
+
+    /// Whether the pod waits for a node from us: not bound, not leaving, not held back by gates, and asking for GPUs.
+    fn waits(&self, pod: &Pod, facts: &PodFacts) -> bool {
+        let policy = self.sinks.cluster.policy();
+        let is_ours = self.scheduler_name.as_ref().is_none_or(|name| *name == pod.spec.scheduler_name);
+        is_ours
+            && facts.node.is_none()
+            && !facts.is_ended
+            && pod.metadata.deletion_timestamp.is_empty()
+            && pod.spec.scheduling_gates.0 == 0
+            && policy.gpu_resources().any(|name| facts.totals.extended.get(name).is_some_and(|count| *count > 0))
+    }
+
+    fn note_waiting(&self, uid: &PodUid, waits: Option<PodRequest>) {
+        match waits {
+            Some(request) => self.sinks.cluster.waiting.remember(request),
+            None => self.sinks.cluster.waiting.forget(uid),
+        }
+    }
+}
+
+impl Sink<WatchedPod> for Pods {
+    const KIND: &'static str = "Pod";
+    const NEEDS: &'static str = "get, list and watch on pods";
+    type Item = Option<Seen>;
+
+    fn read(&mut self, pod: WatchedPod) -> Self::Item {
+        let pod = Pod::from(pod);
+        let Some(facts) = pod_facts(&pod) else {
+            let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
+            tracing::error!(namespace, pod = name, "a pod is left out: its UID or its node's name cannot be read");
+            return None;
+        };
+        let waits = self.waits(&pod, &facts).then(|| pod_request(&pod));
+        Some(Seen { facts, waits })
+    }
+
+    async fn begin(&mut self) {
+        self.list = None;
+        self.list = Some(self.sinks.order.begin_list().await);
+    }
+
+    fn abandon(&mut self) {
+        self.list = None;
+    }
+
+    fn replace(&mut self, items: Vec<Self::Item>) -> bool {
+        let seen = || items.iter().flatten();
+        let live = seen().map(|s| Event::Pod(Box::new(s.facts.clone()))).collect();
+        self.sinks.cluster.index.reset(Kind::Pods, live);
+        let waiting: BTreeSet<&PodUid> = seen().filter(|s| s.waits.is_some()).map(|s| &s.facts.uid).collect();
+        self.sinks.cluster.waiting.retain(|uid| waiting.contains(uid));
+        for request in items.into_iter().flatten().filter_map(|s| s.waits) {
+            self.sinks.cluster.waiting.remember(request);
+        }
+        self.list = None;
+        self.sinks.order.listed();
+        true
+    }
+
+    fn take(&mut self, item: Self::Item) -> bool {
+        if let Some(Seen { facts, waits }) = item {
+            let uid = facts.uid.clone();
+            self.sinks.cluster.index.apply(Event::Pod(Box::new(facts)));
+            self.note_waiting(&uid, waits);
+        }
+        false
+    }
+
+    /// Gone from the selection: deleted, or ended, which is for good too.
+    fn lose(&mut self, item: Self::Item) -> bool {
+        if let Some(Seen { facts, .. }) = item {
+            self.sinks.cluster.waiting.forget(&facts.uid);
+            self.sinks.cluster.index.apply(Event::PodGone(facts.uid));
+        }
+        false
+    }
+}

@@ -104,6 +104,22 @@ impl MadeNode {
         self.folder.path().join("root")
     }
 
+    /// A driver library of this node alone, for a probe inside the test's own process: it takes the machine, its faults and its name
+    /// from the files beside it, not from the environment.
+    ///
+    /// # Errors
+    /// The fake library is not built, or cannot be copied.
+    pub fn library(&self) -> Result<PathBuf> {
+        let library = self.folder.path().join("libnvidia-ml.so.1");
+        std::fs::write(self.folder.path().join("node"), self.name())?;
+        // A copy, not a link: the loader takes files of one inode for one library, and that has one state. Made once: the file
+        // must not change under a process that has it open.
+        if !library.exists() {
+            std::fs::copy(library_beside_test()?, &library).context("copy the fake driver library")?;
+        }
+        Ok(library)
+    }
+
     /// The unmodified agent on this node, over the fake driver library, on a port of its own.
     ///
     /// # Errors
@@ -149,6 +165,31 @@ impl MadeNode {
         let tree = render::tree(&self.machine, &self.salt, &self.faults);
         render::write(&tree, &self.root()).with_context(|| format!("write {}", self.root().display()))
     }
+}
+
+/// The fake driver library as cargo built it for the running test.
+fn library_beside_test() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let library = program.with_file_name("libberth_fake_nvml.so");
+    anyhow::ensure!(library.is_file(), "{} is not there: only tests of this package have it", library.display());
+    Ok(library)
+}
+
+/// Takes a call out of a copy of the library, as if it had never had it.
+///
+/// # Errors
+/// The library does not export it, or cannot be written.
+pub fn hide_symbol(library: &Path, symbol: &str) -> Result<()> {
+    let mut bytes = std::fs::read(library)?;
+    let name: Vec<u8> = [b"\0", symbol.as_bytes(), b"\0"].concat();
+    let place = bytes.windows(name.len()).position(|window| window == name);
+    let place = place.with_context(|| format!("the fake library has no {symbol}"))?;
+    // The loader finds symbols by a hash of their names: under another name nothing is found any more.
+    if let Some(first) = bytes.get_mut(place.saturating_add(1)) {
+        *first = b'X';
+    }
+    std::fs::write(library, bytes)?;
+    Ok(())
 }
 
 /// The path of a machine file of the repository.

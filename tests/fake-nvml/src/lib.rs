@@ -1,1 +1,111 @@
-//! x
+//! A driver library (`libnvidia-ml.so.1`) without a driver: answers NVML calls as a machine file says.
+//!
+//! What it serves comes from three files, found by environment variable or else beside the library itself:
+//! `BERTH_FAKE_MACHINE` or `machine.yaml` (the machine), `BERTH_FAKE_FAULTS` or `faults.yaml` (what is broken; read anew at every call,
+//! may be missing), and `BERTH_FAKE_NODE` or the text of `node` (the salt of identities; may be missing).
+//!
+//! Exported are the calls that a topology agent makes. What is not exported is missing, as on an old driver. A call named in
+//! `symbolsAbsent` of the faults answers "function not found". No panic crosses the C boundary: it becomes "unknown error".
+#![allow(unsafe_code, reason = "the C interface of NVML is made of raw pointers")]
+
+pub mod device;
+pub mod nvlink;
+mod out;
+mod state;
+pub mod system;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nvml_wrapper_sys::bindings::{
+    nvmlReturn_enum_NVML_ERROR_FUNCTION_NOT_FOUND, nvmlReturn_enum_NVML_ERROR_GPU_IS_LOST,
+    nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT, nvmlReturn_enum_NVML_ERROR_NO_PERMISSION,
+    nvmlReturn_enum_NVML_ERROR_NOT_SUPPORTED, nvmlReturn_enum_NVML_ERROR_RESET_REQUIRED,
+    nvmlReturn_enum_NVML_ERROR_UNINITIALIZED, nvmlReturn_enum_NVML_ERROR_UNKNOWN, nvmlReturn_enum_NVML_SUCCESS,
+    nvmlReturn_t,
+};
+
+use berth_probe::facts::NvmlFailure;
+use state::{Session, State};
+
+/// Every call that the library exports.
+pub const SYMBOLS: &[&str] = &[
+    "nvmlInit_v2",
+    "nvmlInitWithFlags",
+    "nvmlShutdown",
+    "nvmlErrorString",
+    "nvmlSystemGetDriverVersion",
+    "nvmlSystemGetNVMLVersion",
+    "nvmlSystemGetCudaDriverVersion_v2",
+    "nvmlDeviceGetCount_v2",
+    "nvmlDeviceGetHandleByIndex_v2",
+    "nvmlDeviceGetHandleByUUID",
+    "nvmlDeviceGetHandleByPciBusId_v2",
+    "nvmlDeviceGetName",
+    "nvmlDeviceGetUUID",
+    "nvmlDeviceGetIndex",
+    "nvmlDeviceGetMinorNumber",
+    "nvmlDeviceGetPciInfo_v3",
+    "nvmlDeviceGetMemoryInfo",
+    "nvmlDeviceGetMemoryInfo_v2",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetCpuAffinity",
+    "nvmlDeviceGetCpuAffinityWithinScope",
+    "nvmlDeviceGetMemoryAffinity",
+    "nvmlDeviceGetNumaNodeId",
+    "nvmlDeviceGetTopologyCommonAncestor",
+    "nvmlDeviceGetNvLinkState",
+    "nvmlDeviceGetNvLinkRemotePciInfo_v2",
+    "nvmlDeviceGetNvLinkRemoteDeviceType",
+];
+
+/// Why a call is refused: NVML's own code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal(nvmlReturn_t);
+
+impl Refusal {
+    pub(crate) const INVALID_ARGUMENT: Self = Self(nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT);
+    pub(crate) const UNKNOWN: Self = Self(nvmlReturn_enum_NVML_ERROR_UNKNOWN);
+    const UNINITIALIZED: Self = Self(nvmlReturn_enum_NVML_ERROR_UNINITIALIZED);
+    const FUNCTION_NOT_FOUND: Self = Self(nvmlReturn_enum_NVML_ERROR_FUNCTION_NOT_FOUND);
+
+    pub(crate) fn code(code: nvmlReturn_t) -> Self {
+        Self(code)
+    }
+}
+
+impl From<&NvmlFailure> for Refusal {
+    fn from(failure: &NvmlFailure) -> Self {
+        Self(match failure {
+            NvmlFailure::NotSupported => nvmlReturn_enum_NVML_ERROR_NOT_SUPPORTED,
+            NvmlFailure::NoSymbol => nvmlReturn_enum_NVML_ERROR_FUNCTION_NOT_FOUND,
+            NvmlFailure::Lost => nvmlReturn_enum_NVML_ERROR_GPU_IS_LOST,
+            NvmlFailure::ResetRequired => nvmlReturn_enum_NVML_ERROR_RESET_REQUIRED,
+            NvmlFailure::NoPermission => nvmlReturn_enum_NVML_ERROR_NO_PERMISSION,
+            NvmlFailure::Other(_) => nvmlReturn_enum_NVML_ERROR_UNKNOWN,
+        })
+    }
+}
+
+/// Runs the body of an exported call.
+fn guarded(body: impl FnOnce(&mut State) -> Result<(), Refusal>) -> nvmlReturn_t {
+    let run = || body(&mut State::lock());
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => nvmlReturn_enum_NVML_SUCCESS,
+        Ok(Err(Refusal(code))) => code,
+        Err(_) => nvmlReturn_enum_NVML_ERROR_UNKNOWN,
+    }
+}
+
+/// Runs the body of a call that needs an initialised library and may be declared absent.
+fn answered(symbol: &str, body: impl FnOnce(&Session) -> Result<(), Refusal>) -> nvmlReturn_t {
+    guarded(|state| {
+        let session = state.session().ok_or(Refusal::UNINITIALIZED)?;
+        if session.lacks(symbol) {
+            return Err(Refusal::FUNCTION_NOT_FOUND);
+        }
+        body(session)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -35,14 +35,20 @@ pub fn answers(machine: &Machine, salt: &Salt, faults: &Faults) -> NvmlFacts {
         MachineDriver::Loaded(Some(version)) => Ok(version.clone()),
         MachineDriver::Loaded(None) | MachineDriver::Absent => Err(NvmlFailure::NotSupported),
     };
-    let listed = machine.gpus.iter().zip(0_u8..).filter(|(_, index)| !faults.unlisted.contains(index));
-    let devices = listed.map(|(gpu, index)| match faults.gpus.get(&index) {
+    let listed = listed(machine, faults).filter_map(|index| Some((index, machine.gpus.get(usize::from(index))?)));
+    let devices = listed.map(|(index, gpu)| match faults.gpus.get(&index) {
         Some(GpuFault::Lost) => Err(NvmlFailure::Lost),
         Some(GpuFault::ResetRequired) => Ok(silent(&NvmlFailure::ResetRequired)),
         Some(GpuFault::Unreadable) => Ok(silent(&unknown_error())),
         None => Ok(device(machine, gpu, index, salt, faults)),
     });
     NvmlFacts::Read(NvmlNode { driver_version, devices: devices.collect() })
+}
+
+/// The GPUs of the machine that NVML lists, in the order of their NVML index: later ones move up where one is missing.
+pub fn listed<'a>(machine: &Machine, faults: &'a Faults) -> impl Iterator<Item = u8> + use<'a> {
+    let gpu_count = u8::try_from(machine.gpus.len()).unwrap_or(u8::MAX);
+    (0..gpu_count).filter(|index| !faults.unlisted.contains(index))
 }
 
 /// The text that the probe gives for a library that does not start.

@@ -63,6 +63,7 @@ pub fn write(tree: &MemoryTree, root: &Path) -> std::io::Result<()> {
         let at = root.join(path);
         match entry {
             Entry::Directory => std::fs::create_dir_all(&at)?,
+            Entry::File(text) if std::fs::read(&at).is_ok_and(|old| old == text.as_bytes()) => {}
             // A new file renamed over the old one: a reader sees either, never half of it.
             Entry::File(text) => {
                 let fresh = at.with_extension("berth-new");

@@ -153,3 +153,6 @@ fn clean(text: &str) -> String {
     let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     printable.take(TEXT_CHARS_MAX).collect::<String>().trim().to_owned()
 }
+
+#[cfg(test)]
+mod tests;

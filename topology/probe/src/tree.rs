@@ -270,3 +270,6 @@ impl Tree for MemoryTree {
         Ok(Some(names.into_iter().map(str::to_owned).collect()))
     }
 }
+
+#[cfg(test)]
+mod tests;

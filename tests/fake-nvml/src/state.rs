@@ -1,0 +1,182 @@
+//! The library's state: which machine, what is broken now, and which handles are ours.
+
+use std::ffi::{CStr, OsStr, c_void};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use berth_machine::machine::MachineGpu;
+use berth_machine::{Faults, Machine, Salt, nvml};
+use berth_probe::facts::{DRIVER_NOT_LOADED, LIBRARY_INCOMPLETE, NvmlDevice, NvmlFacts, NvmlNode};
+use nvml_wrapper_sys::bindings::{
+    nvmlDevice_t, nvmlReturn_enum_NVML_ERROR_DRIVER_NOT_LOADED, nvmlReturn_enum_NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+    nvmlReturn_enum_NVML_ERROR_LIBRARY_NOT_FOUND,
+};
+
+use crate::Refusal;
+
+/// One byte per GPU of a machine: a handle is the address of its byte, so that a stranger's handle is told apart.
+static HANDLES: [u8; 64] = [0; 64];
+static STATE: Mutex<State> = Mutex::new(State { session: None, init_count: 0 });
+
+/// What the library remembers between calls.
+pub(crate) struct State {
+    session: Option<Session>,
+    init_count: u32,
+}
+
+impl State {
+    pub(crate) fn lock() -> MutexGuard<'static, Self> {
+        // A panic under the lock left a whole state: every change is one assignment.
+        STATE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loads the machine. NVML counts initialisations: each one needs its shutdown.
+    pub(crate) fn init(&mut self) -> Result<(), Refusal> {
+        if self.session.is_none() {
+            let session = Session::load().map_err(|why| {
+                eprintln!("berth-fake-nvml: {why}");
+                Refusal::UNKNOWN
+            })?;
+            session.node()?;
+            self.session = Some(session);
+        }
+        self.init_count = self.init_count.saturating_add(1);
+        Ok(())
+    }
+
+    pub(crate) fn shutdown(&mut self) -> Result<(), Refusal> {
+        if self.session.is_none() {
+            return Err(Refusal::UNINITIALIZED);
+        }
+        self.init_count = self.init_count.saturating_sub(1);
+        if self.init_count == 0 {
+            self.session = None;
+        }
+        Ok(())
+    }
+
+    /// The session with the faults of now; `None` before init.
+    pub(crate) fn session(&mut self) -> Option<&Session> {
+        let session = self.session.as_mut()?;
+        session.refresh();
+        Some(session)
+    }
+}
+
+/// A machine being served.
+pub(crate) struct Session {
+    machine: Machine,
+    salt: Salt,
+    faults_path: PathBuf,
+    faults_text: String,
+    faults: Faults,
+    answers: NvmlFacts,
+}
+
+impl Session {
+    fn load() -> Result<Self, String> {
+        let machine_path = configured("BERTH_FAKE_MACHINE", "machine.yaml")?;
+        let text = std::fs::read_to_string(&machine_path).map_err(|e| format!("{}: {e}", machine_path.display()))?;
+        let machine = Machine::parse(&text).map_err(|e| format!("{}: {e}", machine_path.display()))?;
+        let salt = match std::env::var("BERTH_FAKE_NODE") {
+            Ok(node) => Salt::new(node),
+            Err(_) => {
+                let path = beside_library("node")?;
+                Salt::new(std::fs::read_to_string(path).unwrap_or_default().trim())
+            }
+        };
+        let faults_path = configured("BERTH_FAKE_FAULTS", "faults.yaml")?;
+        let faults = Faults::default();
+        let answers = nvml::answers(&machine, &salt, &faults);
+        let mut session = Self { machine, salt, faults_path, faults_text: String::new(), faults, answers };
+        session.refresh();
+        Ok(session)
+    }
+
+    /// Reads the faults anew. A file that is wrong leaves the last good ones, and says so.
+    fn refresh(&mut self) {
+        let text = std::fs::read_to_string(&self.faults_path).unwrap_or_default();
+        if text == self.faults_text {
+            return;
+        }
+        let faults = if text.trim().is_empty() { Ok(Faults::default()) } else { Faults::parse(&text, &self.machine) };
+        self.faults_text = text;
+        match faults {
+            Ok(faults) => {
+                self.answers = nvml::answers(&self.machine, &self.salt, &faults);
+                self.faults = faults;
+            }
+            Err(why) => eprintln!("berth-fake-nvml: {}: {why}", self.faults_path.display()),
+        }
+    }
+
+    /// Whether the faults say that the library does not have this call.
+    pub(crate) fn lacks(&self, symbol: &str) -> bool {
+        self.faults.symbols_absent.contains(symbol)
+    }
+
+    /// The machine's answers; a refusal where the driver does not start.
+    pub(crate) fn node(&self) -> Result<&NvmlNode, Refusal> {
+        match &self.answers {
+            NvmlFacts::Read(node) => Ok(node),
+            NvmlFacts::NoDriver(why) if why == DRIVER_NOT_LOADED => {
+                Err(Refusal::code(nvmlReturn_enum_NVML_ERROR_DRIVER_NOT_LOADED))
+            }
+            NvmlFacts::NoDriver(why) if why == LIBRARY_INCOMPLETE => {
+                Err(Refusal::code(nvmlReturn_enum_NVML_ERROR_LIBRARY_NOT_FOUND))
+            }
+            NvmlFacts::NoDriver(_) => Err(Refusal::code(nvmlReturn_enum_NVML_ERROR_LIB_RM_VERSION_MISMATCH)),
+        }
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The device at an NVML index, with its handle. A lost GPU gives none.
+    pub(crate) fn by_index(&self, index: usize) -> Result<(nvmlDevice_t, &NvmlDevice), Refusal> {
+        let gpu = nvml::listed(&self.machine, &self.faults).nth(index).ok_or(Refusal::INVALID_ARGUMENT)?;
+        let device =
+            self.node()?.devices.get(index).ok_or(Refusal::INVALID_ARGUMENT)?.as_ref().map_err(Refusal::from)?;
+        let handle = HANDLES.get(usize::from(gpu)).ok_or(Refusal::INVALID_ARGUMENT)?;
+        Ok((std::ptr::from_ref(handle).cast_mut().cast(), device))
+    }
+
+    /// What stands behind a handle: its NVML index now, its answers, and its GPU of the machine.
+    pub(crate) fn by_handle(&self, handle: nvmlDevice_t) -> Result<(usize, &NvmlDevice, &MachineGpu), Refusal> {
+        let offset = handle.addr().checked_sub(HANDLES.as_ptr().addr()).ok_or(Refusal::INVALID_ARGUMENT)?;
+        let mut listed = nvml::listed(&self.machine, &self.faults).enumerate();
+        let found = listed.find(|(_, gpu)| usize::from(*gpu) == offset);
+        let (index, gpu) = found.ok_or(Refusal::INVALID_ARGUMENT)?;
+        let gpu = self.machine.gpus.get(usize::from(gpu)).ok_or(Refusal::INVALID_ARGUMENT)?;
+        Ok((index, self.by_index(index)?.1, gpu))
+    }
+}
+
+/// A path from the environment, or a file of that name beside the library.
+fn configured(variable: &str, name: &str) -> Result<PathBuf, String> {
+    match std::env::var_os(variable) {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => beside_library(name),
+    }
+}
+
+/// A file beside the library: the loader knows where it took this code from.
+fn beside_library(name: &str) -> Result<PathBuf, String> {
+    let mut info = libc::Dl_info {
+        dli_fname: std::ptr::null(),
+        dli_fbase: std::ptr::null_mut(),
+        dli_sname: std::ptr::null(),
+        dli_saddr: std::ptr::null_mut(),
+    };
+    let here: *const c_void = std::ptr::from_ref(&HANDLES).cast();
+    // SAFETY: `here` is an address of this library, and `info` a live record to fill.
+    let found = unsafe { libc::dladdr(here, &raw mut info) } != 0 && !info.dli_fname.is_null();
+    if !found {
+        return Err("the loader does not know where this library is: set BERTH_FAKE_MACHINE".to_owned());
+    }
+    // SAFETY: dladdr succeeded, so the name is a C string that lives as long as the library is loaded.
+    let path = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(info.dli_fname) }.to_bytes()));
+    Ok(path.with_file_name(name))
+}

@@ -44,6 +44,7 @@ use tokio::time::Instant;
 pub use build::{BuildOptions, Programs, programs};
 pub use identity::{AGENT_ACCOUNT, NAMESPACE, SCHEDULER_ACCOUNT};
 pub use kube_scheduler::KubeScheduler;
+pub(crate) use nodes::IN_FLIGHT;
 pub use nodes::NodeSpec;
 pub use process::{Process, ProcessSpec};
 

@@ -5,4 +5,5 @@ pub mod binaries;
 pub mod controlplane;
 pub mod installed;
 pub mod made_node;
+pub mod reported;
 pub mod rest;

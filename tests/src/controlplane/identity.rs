@@ -67,11 +67,21 @@ impl ControlPlane {
     /// The API server refuses one of them.
     pub async fn agent_identity(&self, node: &str) -> Result<PathBuf> {
         self.ensure_account(AGENT_ACCOUNT).await?;
+        self.agent_pod(node).await?;
         let pod_name = agent_pod(node);
+        let token = self.service_account_token(NAMESPACE, AGENT_ACCOUNT, Some(&pod_name)).await?;
+        self.kubeconfig_for(&pod_name, &token)
+    }
+
+    /// Makes the Ready pod `berth-agent-<node>` on that node, or sets the one that is there Ready. Its namespace must exist.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn agent_pod(&self, node: &str) -> Result<()> {
         let pods: Api<Pod> = Api::namespaced(self.client(), NAMESPACE);
         let pod = Pod {
             metadata: ObjectMeta {
-                name: Some(pod_name.clone()),
+                name: Some(agent_pod(node)),
                 labels: Some(
                     [("app.kubernetes.io/name", "berth"), ("app.kubernetes.io/component", "agent")]
                         .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -93,9 +103,7 @@ impl ControlPlane {
             ..Pod::default()
         };
         ensure(&pods, &pod).await?;
-        self.set_agent_ready(node, true).await?;
-        let token = self.service_account_token(NAMESPACE, AGENT_ACCOUNT, Some(&pod_name)).await?;
-        self.kubeconfig_for(&pod_name, &token)
+        self.set_agent_ready(node, true).await
     }
 
     /// Sets the Ready condition of node `node`'s agent pod, as its kubelet would.

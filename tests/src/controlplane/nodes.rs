@@ -15,7 +15,7 @@ use serde_json::json;
 use super::ControlPlane;
 
 /// Nodes under way at once. More does not help: the API server works on two for every core.
-const IN_FLIGHT: usize = 64;
+pub(crate) const IN_FLIGHT: usize = 64;
 
 /// One node to be.
 #[derive(Debug, Clone)]
@@ -84,19 +84,18 @@ fn ready() -> NodeCondition {
 }
 
 impl ControlPlane {
-    /// Makes a Ready node without taints.
+    /// Makes a Ready node without taints and returns it.
     ///
     /// # Errors
     /// The API server refuses it, for instance because the name is taken.
-    pub async fn create_node(&self, spec: &NodeSpec) -> Result<()> {
+    pub async fn create_node(&self, spec: &NodeSpec) -> Result<Node> {
         let nodes: Api<Node> = Api::all(self.client());
         let what = || format!("create node {}", spec.name);
         nodes.create(&PostParams::default(), &spec.object()).await.with_context(what)?;
         // Admission adds `not-ready:NoSchedule` to every new node; it is the controller-manager
         // that takes it away in a real cluster, and there is none here.
         let untainted = Patch::Merge(json!({"spec": {"taints": null}}));
-        nodes.patch(&spec.name, &PatchParams::default(), &untainted).await.with_context(what)?;
-        Ok(())
+        nodes.patch(&spec.name, &PatchParams::default(), &untainted).await.with_context(what)
     }
 
     /// Makes many Ready nodes, some at a time; stops at the first refusal.
@@ -104,7 +103,7 @@ impl ControlPlane {
     /// # Errors
     /// As [`ControlPlane::create_node`].
     pub async fn create_nodes(&self, specs: &[NodeSpec]) -> Result<()> {
-        stream::iter(specs.iter().map(|spec| self.create_node(spec)))
+        stream::iter(specs.iter().map(|spec| async { self.create_node(spec).await.map(|_| ()) }))
             .buffer_unordered(IN_FLIGHT)
             .try_collect::<()>()
             .await

@@ -34,13 +34,7 @@ pub(crate) struct Args {
     pub(crate) verify_interval: Duration,
 
     /// Where /livez, /readyz, /healthz and /metrics are served.
-    #[arg(
-        long,
-        alias = "admin-listen",
-        env = "BERTH_ADMIN_ADDRESS",
-        value_name = "IP:PORT",
-        default_value = "0.0.0.0:8891"
-    )]
+    #[arg(long, env = "BERTH_ADMIN_ADDRESS", value_name = "IP:PORT", default_value = "0.0.0.0:8891")]
     pub(crate) admin_address: SocketAddr,
 
     /// Kubeconfig file; without it KUBECONFIG, the user's own file, or the pod's account, in this order.

@@ -99,8 +99,67 @@ where
     let value: serde_json::Value = serde_json::from_slice(&body)
         .with_context(|| format!("berth-scheduler answered {status} with what is no JSON"))?;
     if !status.is_success() {
-        let said = value.get("Error").or_else(|| value.get("error")).and_then(|e| e.as_str()).unwrap_or("no reason");
+        let said = value.get("error").and_then(|e| e.as_str()).unwrap_or("no reason");
         bail!("berth-scheduler answered {status}: {said}");
     }
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// A scheduler that answers the first request with these bytes; gives back what it was asked.
+    async fn answered(answer: &str) -> (anyhow::Result<serde_json::Value>, String) {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let answer = answer.to_owned();
+        let scheduler = tokio::spawn(async move {
+            let mut asked = vec![0; 1 << 12];
+            let read = theirs.read(&mut asked).await.unwrap();
+            theirs.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(asked[..read].to_vec()).unwrap()
+        });
+        let got = get(ours, "127.0.0.1", "/explain?namespace=n&pod=p").await;
+        (got, scheduler.await.unwrap())
+    }
+
+    fn response(status: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    }
+
+    #[tokio::test]
+    async fn the_answer_is_the_json_of_the_body() {
+        let (got, asked) = answered(&response("200 OK", r#"{"summary": "fits"}"#)).await;
+        assert_eq!(got.unwrap(), serde_json::json!({"summary": "fits"}));
+        assert!(asked.starts_with("GET /explain?namespace=n&pod=p HTTP/1.1\r\nhost: 127.0.0.1\r\n"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_is_told_apart() {
+        for (answer, said) in [
+            (
+                response("404 Not Found", r#"{"error": "pod n/p is not waiting"}"#),
+                "404 Not Found: pod n/p is not waiting",
+            ),
+            (response("503 Service Unavailable", "{}"), "503 Service Unavailable: no reason"),
+            (response("200 OK", "<html>"), "answered 200 OK with what is no JSON"),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{".to_owned(), "broke off"),
+            ("SSH-2.0-OpenSSH\r\n".to_owned(), "no answer from berth-scheduler"),
+        ] {
+            let error = format!("{:#}", answered(&answer).await.0.unwrap_err());
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_plain_http_is_spoken_directly() {
+        for (url, said) in
+            [("https://s:1", "only http://"), ("s:1", "only http://"), ("http://[", "--extender-url http://[")]
+        {
+            let error = format!("{:#}", direct(url, "/explain").await.unwrap_err());
+            assert!(error.contains(said), "{error}");
+        }
+    }
 }

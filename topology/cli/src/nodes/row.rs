@@ -106,7 +106,7 @@ fn row(slot: &NodeSlot, read: &Read) -> NodeRow {
         link_class: topology.map(NodeTopology::link_class).unwrap_or_default(),
         free_island: topology.filter(|_| read.has_pods && !view.is_imprecise).and_then(|t| free_island(view, t)),
         status: status(slot, read, &name, offered),
-        holders: read.has_pods.then(|| slot.holders.iter().map(holder).collect()),
+        holders: read.has_pods.then(|| holders(&slot.holders)),
         name,
     }
 }
@@ -173,14 +173,17 @@ fn status(slot: &NodeSlot, read: &Read, name: &str, offered: Option<u32>) -> Vec
     own.iter().copied().chain(words.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word)).collect()
 }
 
-fn holder(holder: &Holder) -> HolderRow {
-    HolderRow {
+fn holders(holders: &[Holder]) -> Vec<HolderRow> {
+    let row = |holder: &Holder| HolderRow {
         namespace: holder.namespace.clone(),
         pod: holder.name.clone(),
         gpus: holder.set.iter().map(|i| i.0).collect(),
         unplanned_gpu_count: holder.unplanned_gpu_count,
         problem: holder.problem.clone(),
-    }
+    };
+    let mut rows: Vec<HolderRow> = holders.iter().map(row).collect();
+    rows.sort_by(|a, b| (&a.namespace, &a.pod).cmp(&(&b.namespace, &b.pod)));
+    rows
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ const EXIT_CODES: &str = "Exit status: 0 ok, 1 error, 2 wrong usage, 3 finding (
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) cluster: ClusterFlags,
-    /// When to use colour; NO_COLOR is heeded
+    /// When to use colour; auto is on a terminal, and heeds NO_COLOR
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
     pub(crate) color: Color,
     #[command(subcommand)]
@@ -53,11 +53,8 @@ pub(crate) struct ClusterFlags {
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {
-    /// On a terminal
     Auto,
-    /// Also into files and pipes
     Always,
-    /// Not at all
     Never,
 }
 
@@ -108,11 +105,8 @@ pub(crate) struct TopoArgs {
 /// Forms of `berth topo`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TopoOutput {
-    /// For reading
     Tree,
-    /// NodeTopology object
     Json,
-    /// NodeTopology object
     Yaml,
 }
 
@@ -125,7 +119,7 @@ pub(crate) struct NodesArgs {
     /// Only nodes with these labels, as kubectl's -l
     #[arg(short = 'l', long, value_name = "LABELS")]
     pub(crate) selector: Option<String>,
-    /// Form of the output; wide adds the holders
+    /// Form of the output; wide adds the holders, json and yaml are a NodeInventory
     #[arg(short, long, value_name = "FORM", default_value = "table")]
     pub(crate) output: NodesOutput,
     /// Leave out the line of headings
@@ -136,15 +130,10 @@ pub(crate) struct NodesArgs {
 /// Forms of `berth nodes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum NodesOutput {
-    /// One line per node
     Table,
-    /// The same with the pods that hold GPUs
     Wide,
-    /// NodeInventory object
     Json,
-    /// NodeInventory object
     Yaml,
-    /// node/NAME
     Name,
 }
 
@@ -165,7 +154,7 @@ pub(crate) enum PolicyCommand {
     Default,
     /// Check a policy file; exit status 3 and FILE:LINE:COLUMN where it is wrong
     Check {
-        /// The policy document, not the ConfigMap around it
+        /// The policy document, not the ConfigMap around it; - is standard input
         file: PathBuf,
     },
     /// Print the KubeSchedulerConfiguration that calls Berth

@@ -29,12 +29,25 @@ pub(crate) async fn run(command: &PolicyCommand, flags: &ClusterFlags) -> anyhow
     }
 }
 
+/// What to do with the object that people have at hand.
+const CONFIG_MAP_HINT: &str = "this is the ConfigMap; check the document in it: \
+    kubectl -n berth-system get configmap berth-policy -o jsonpath='{.data.policy\\.yaml}' | berth policy check -";
+
 fn check(file: &Path) -> anyhow::Result<Outcome> {
-    let document = read(file)?;
-    Ok(match policy::parse(&document) {
+    Ok(match parsed(file)? {
         Ok(_) => Outcome::Text(format!("{}: ok\n", file.display())),
-        Err(e) => Outcome::Finding(format!("{}:{}:{}: {}\n", file.display(), e.line, e.column, e.message)),
+        Err(finding) => Outcome::Finding(finding),
     })
+}
+
+/// The policy of a file, or where the file is wrong.
+fn parsed(file: &Path) -> anyhow::Result<Result<Policy, String>> {
+    let document = read(file)?;
+    let is_config_map = document.lines().any(|line| line.trim_end() == "kind: ConfigMap");
+    Ok(policy::parse(&document).map_err(|e| {
+        let hint = if is_config_map { format!("{}: {CONFIG_MAP_HINT}\n", file.display()) } else { String::new() };
+        format!("{}:{}:{}: {}\n{hint}", file.display(), e.line, e.column, e.message)
+    }))
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {
@@ -44,12 +57,9 @@ fn read(file: &Path) -> anyhow::Result<String> {
 async fn scheduler_config(args: &SchedulerConfigArgs, flags: &ClusterFlags) -> anyhow::Result<Outcome> {
     let policy = match &args.policy {
         None => Policy::default(),
-        Some(file) => match policy::parse(&read(file)?) {
+        Some(file) => match parsed(file)? {
             Ok(policy) => policy,
-            Err(e) => {
-                let said = format!("{}:{}:{}: {}\n", file.display(), e.line, e.column, e.message);
-                return Ok(Outcome::Finding(said));
-            }
+            Err(finding) => return Ok(Outcome::Finding(finding)),
         },
     };
     let mut resources: BTreeSet<String> = policy.gpu_resources().map(str::to_owned).collect();

@@ -94,6 +94,17 @@ fn a_wrong_policy_is_a_finding_with_its_place_and_an_unreadable_one_an_error() {
 }
 
 #[test]
+fn a_configmap_in_place_of_its_document_is_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("configmap.yaml");
+    std::fs::write(&file, "apiVersion: v1\nkind: ConfigMap\ndata: {policy.yaml: ''}\n").unwrap();
+    let found = berth(&["policy", "check", file.to_str().unwrap()]);
+    assert_eq!(status(&found), 3);
+    assert!(stdout(&found).contains("this is the ConfigMap"), "{}", stdout(&found));
+    assert!(stdout(&found).contains(r"{.data.policy\.yaml}"), "{}", stdout(&found));
+}
+
+#[test]
 fn the_scheduler_configuration_is_yaml_with_every_resource_of_the_policy() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("policy.yaml");

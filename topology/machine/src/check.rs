@@ -36,6 +36,9 @@ pub(crate) fn machine(spec: MachineSpec) -> Result<Machine, MachineError> {
         Fact::Known(text) if text == "absent" => MachineDriver::Absent,
         Fact::Known(version) => MachineDriver::Loaded(Some(version)),
     };
+    if spec.gpu_facts.as_ref().is_some_and(|facts| facts.uuid.is_some()) {
+        return refuse("gpuFacts.uuid", "only right at a leaf: no two GPUs share one");
+    }
     let zones = zones(spec.zones.0.unwrap_or_default())?;
     let zone_ids: BTreeSet<ZoneId> = zones.iter().map(|z| z.id).collect();
     let defaults = tree::Defaults {
@@ -88,13 +91,14 @@ fn zones(specs: Vec<ZoneSpec>) -> Result<Vec<MachineZone>, MachineError> {
     let mut before: Option<u16> = None;
     let mut zones = Vec::with_capacity(zone_count);
     for (i, spec) in specs.into_iter().enumerate() {
-        if before.is_some_and(|b| b >= spec.id) {
-            return refuse(format!("zones[{i}].id"), format!("{} must be above the id before it", spec.id));
+        let Value(id) = spec.id;
+        if before.is_some_and(|b| b >= id) {
+            return refuse(format!("zones[{i}].id"), format!("{id} must be above the id before it"));
         }
-        before = Some(spec.id);
+        before = Some(id);
         let cpus = spec.cpus.known();
         for cpu in cpus.iter().flat_map(berth_model::CpuSet::cpus) {
-            if let Some(owner) = owners.insert(cpu, spec.id) {
+            if let Some(owner) = owners.insert(cpu, id) {
                 return refuse(format!("zones[{i}].cpus"), format!("CPU {cpu} is in zone {owner} too"));
             }
         }
@@ -107,7 +111,7 @@ fn zones(specs: Vec<ZoneSpec>) -> Result<Vec<MachineZone>, MachineError> {
             let field = format!("zones[{i}].distances");
             return refuse(field, format!("{} values, one per zone ({zone_count}) is right", wrong.len()));
         }
-        zones.push(MachineZone { id: ZoneId(spec.id), cpus, memory: memory.map(MiB), distances });
+        zones.push(MachineZone { id: ZoneId(id), cpus, memory: memory.map(MiB), distances });
     }
     Ok(zones)
 }

@@ -3,6 +3,65 @@
 //! One YAML file describes a machine ([`Machine::parse`]); a second, optional one says what is broken ([`Faults::parse`]). From both come
 //! a kernel tree ([`render::tree`]) and NVML's answers ([`nvml::facts`]), and through the probe's own parsers a report ([`topology`]).
 //! So a demo, a test and an agent over the fake driver library see the same node: there is no second way to invent one.
+//!
+//! # The machine file
+//!
+//! Every fact may be the word `unknown`: the kernel then shows no such file, or the driver answers "not supported". What a machine file
+//! says of all GPUs or NICs (`gpuFacts`, `nicFacts`) a leaf may say otherwise for itself.
+//!
+//! ```
+//! let machine = berth_machine::Machine::parse(r#"
+//! apiVersion: berth.dev/machine/v1
+//! name: example                 # also a node name
+//! source: "made up"             # or where the capture is from
+//! synthetic: true
+//! bootId: 9b0c-42               # made from the name unless said
+//! driver: 580.126.20            # or absent, or unknown
+//! zones:                        # or unknown; distances as the kernel prints them
+//! - {id: 0, cpus: "0-31,64-95", memoryMib: 515680, distances: 10 21}
+//! - {id: 1, cpus: "32-63,96-127", memoryMib: unknown, distances: 21 10}
+//! gpuFacts:                     # zone, memoryAffinity and memoryZone may stand here too, and uuid at a leaf
+//!   {product: NVIDIA H100 80GB HBM3, memoryMib: 81559, mig: false}
+//! nicFacts: {state: active, linkLayer: InfiniBand, rateGbps: 400}
+//! nvlink: {fabric: direct, pairs: [{gpus: [0, 1], links: 12}]}   # or {fabric: nvswitch, links: 18}, or nothing
+//! pcie:
+//! - host: pci0000:15            # a host bridge as sysfs names it
+//!   zone: 0
+//!   below:
+//!   - via: [0000:15:01.0, 0000:16:00.0]     # bridges from top to bottom: here a root port and a switch
+//!     below:
+//!     - {via: [0000:17:00.0], nic: mlx5_0, at: 0000:18:00.0}
+//!     - {via: [0000:17:01.0], gpu: 0, at: 0000:19:00.0}
+//!     - {via: [0000:17:02.0], nvswitch: 0, at: 0000:1a:00.0}
+//! - host: pci0000:97
+//!   zone: unknown
+//!   below:
+//!   - {via: [0000:97:01.0], gpu: 1, at: 0000:98:00.0, gpuFacts: {memoryMib: 40960, memoryAffinity: 1}}
+//!   - {nic: rxe0, at: unknown}              # a software device, not on PCI
+//! "#)?;
+//! # assert_eq!((machine.gpus.len(), machine.nics.len(), machine.nvswitches.len()), (2, 2, 1));
+//! # Ok::<(), berth_machine::MachineError>(())
+//! ```
+//!
+//! # The faults file
+//!
+//! ```
+//! # let machine = include_str!("../../../tests/machines/dgx-h100.yaml");
+//! # let machine = berth_machine::Machine::parse(machine)?;
+//! let faults = berth_machine::Faults::parse(r#"
+//! apiVersion: berth.dev/faults/v1
+//! lost: [0]                     # NVML gives no handle
+//! resetRequired: [2]            # a handle, and "reset required" to every question
+//! unreadable: [3]               # a handle, and "unknown error" to every question
+//! unlisted: [1]                 # NVML does not count it; later indexes move up
+//! nvlinksDown: [{gpu: 4, links: [0, 5]}, {gpu: 5}]   # the far ends are down too; no links means all
+//! portsDown: [mlx5_0]
+//! symbolsAbsent: [nvmlDeviceGetNvLinkRemoteDeviceType]
+//! driver: notLoaded             # or libraryNotFound, versionMismatch; nothing for a driver that works
+//! "#, &machine)?;
+//! # assert_eq!((faults.gpus.len(), faults.unlisted.len(), faults.ports_down.len()), (3, 1, 1));
+//! # Ok::<(), berth_machine::MachineError>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod check;

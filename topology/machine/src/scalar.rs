@@ -74,6 +74,14 @@ impl Scalar for u32 {
     }
 }
 
+impl Scalar for u8 {
+    const EXPECTED: &'static str = "a whole number below 256";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
 impl Scalar for u16 {
     const EXPECTED: &'static str = "a whole number below 65536";
 

@@ -34,7 +34,7 @@ pub(crate) struct MachineSpec {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct ZoneSpec {
-    pub(crate) id: u16,
+    pub(crate) id: Value<u16>,
     pub(crate) cpus: Fact<CpuSet>,
     pub(crate) memory_mib: Fact<u64>,
     pub(crate) distances: Option<Fact<Distances>>,
@@ -82,9 +82,9 @@ pub(crate) struct BranchSpec {
     #[serde(default)]
     pub(crate) via: Vec<Value<PciAddress>>,
     pub(crate) below: Option<Vec<BranchSpec>>,
-    pub(crate) gpu: Option<u8>,
+    pub(crate) gpu: Option<Value<u8>>,
     pub(crate) nic: Option<String>,
-    pub(crate) nvswitch: Option<u8>,
+    pub(crate) nvswitch: Option<Value<u8>>,
     pub(crate) at: Option<Fact<PciAddress>>,
     pub(crate) gpu_facts: Option<GpuSpec>,
     pub(crate) nic_facts: Option<NicSpec>,

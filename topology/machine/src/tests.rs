@@ -207,6 +207,7 @@ fn a_file_that_is_wrong_is_refused_with_the_field_or_the_line() {
         ("{id: 1,", "{id: 0,", "zones[1].id: 0 must be above the id before it"),
         ("{product: Test, memoryMib: 100}", "{memoryMib: 99999999999}", "pcie[0].below[0].gpuFacts.memoryMib"),
         ("{product: Test, memoryMib: 100}", "{memoryMib: -1}", "\"-1\" is neither a whole number nor unknown"),
+        ("{product: Test,", "{uuid: GPU-1, product: Test,", "gpuFacts.uuid: only right at a leaf"),
         ("rateGbps: 100", "rateGbps: 400000", "pcie[0].below[1].nicFacts.rateGbps: 400000"),
         ("nic: mlx5_0", "nic: ../../etc", "pcie[0].below[1].nic: \"../../etc\" must be a device name"),
         ("links: 2", "links: 0", "nvlink.pairs[0].links: 0 links, 1 to 18 are right"),
@@ -221,9 +222,15 @@ fn a_file_that_is_wrong_is_refused_with_the_field_or_the_line() {
 }
 
 #[test]
-fn a_wrong_key_is_refused_with_line_and_column() {
-    let error = Machine::parse(&SMALL.replace("synthetic: true", "synthetic: true\ncolour: red")).unwrap_err();
-    assert!(error.to_string().contains("line 5"), "{error}");
+fn what_is_no_machine_file_is_refused_with_line_and_column() {
+    for (from, to, place) in [
+        ("synthetic: true", "synthetic: true\ncolour: red", "line 5"),
+        ("cpus: 4-7", "cpus: four", "line 8, column 17"),
+        ("gpu: 1,", "gpu: one,", "\"one\" is not a whole number below 256 at line 21"),
+    ] {
+        let error = Machine::parse(&SMALL.replace(from, to)).unwrap_err().to_string();
+        assert!(error.contains(place), "{error}");
+    }
 }
 
 #[test]
@@ -259,11 +266,26 @@ fn a_tree_written_twice_is_the_tree() {
     use berth_probe::tree::{SysRoot, Tree as _};
     let machine = Machine::parse(SMALL).unwrap();
     let tree = render::tree(&machine, &Salt::default(), &Faults::default());
-    let directory = std::env::temp_dir().join(format!("berth-machine-{}", std::process::id()));
-    render::write(&tree, &directory).unwrap();
-    render::write(&tree, &directory).unwrap();
-    let from_disk = berth_probe::sysfs::read(&SysRoot::new(&directory));
+    let directory = tempfile::tempdir().unwrap();
+    render::write(&tree, directory.path()).unwrap();
+    render::write(&tree, directory.path()).unwrap();
+    let disk = SysRoot::new(directory.path());
+    let from_disk = berth_probe::sysfs::read(&disk);
     assert_eq!(from_disk, berth_probe::sysfs::read(&tree));
-    assert_eq!(SysRoot::new(&directory).list("sys/bus/pci/devices").unwrap().unwrap().len(), 6);
-    std::fs::remove_dir_all(&directory).unwrap();
+    assert_eq!(disk.list("sys/bus/pci/devices").unwrap().unwrap().len(), 6);
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_file_with_any_bytes_changed_gives_a_report_or_an_error(
+        at in 0..SMALL.len(),
+        length in 0..12_usize,
+        put in "[ -~]{0,8}",
+    ) {
+        let end = SMALL.len().min(at + length);
+        let bent = format!("{}{put}{}", &SMALL[..at], &SMALL[end..]);
+        if let Ok(machine) = Machine::parse(&bent) {
+            topology(&machine, &machine.name, &Salt::new("n")).unwrap();
+        }
+    }
 }

@@ -100,9 +100,9 @@ impl Walk<'_> {
                 let mut branches = below.into_iter().enumerate();
                 branches.try_for_each(|(i, b)| self.branch(&format!("{field}.below[{i}]"), &way, b))
             }
-            (None, Some(index), None, None) => self.gpu(field, &way, index, at, &gpu_facts.unwrap_or_default()),
+            (None, Some(Value(index)), None, None) => self.gpu(field, &way, index, at, &gpu_facts.unwrap_or_default()),
             (None, None, Some(name), None) => self.nic(field, &way, &name, at, &nic_facts.unwrap_or_default()),
-            (None, None, None, Some(index)) => self.nvswitch(field, &way, index, at),
+            (None, None, None, Some(Value(index))) => self.nvswitch(field, &way, index, at),
             _ => refuse(field, "one of below, gpu, nic and nvswitch is right"),
         }
     }

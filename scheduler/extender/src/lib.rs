@@ -11,6 +11,10 @@ pub mod decide;
 pub mod demo;
 pub mod events;
 mod explain;
+#[cfg(test)]
+mod fake_api;
+#[cfg(test)]
+mod fixture;
 pub mod http;
 pub mod machines;
 pub mod metrics;

@@ -133,3 +133,6 @@ async fn touch(nodes: &Api<PartialObjectMeta<Node>>, cluster: &Cluster, grown: O
     tracing::warn!(node = name, error = failed, right, "a node could not be touched");
     "failed"
 }
+
+#[cfg(test)]
+mod tests;

@@ -153,3 +153,6 @@ pub async fn join(mut tasks: JoinSet<&'static str>, shutdown: CancellationToken)
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

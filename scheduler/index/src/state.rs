@@ -101,6 +101,10 @@ impl State {
     }
 
     fn take_node(&mut self, facts: NodeFacts) -> Change {
+        // Most updates of a node are its conditions: they must not cost every cached verdict of it.
+        if self.entries.get(&facts.name).is_some_and(|entry| entry.facts.as_ref() == Some(&facts)) {
+            return Change::default();
+        }
         let name = facts.name.clone();
         self.edit(&name, |entry| {
             entry.offered = Arc::new(facts.offered.clone());

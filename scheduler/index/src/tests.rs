@@ -362,3 +362,12 @@ fn one_bound_pod_dirties_one_node() {
     index.apply(bound("p", "n7", 1, Some(&[0])));
     assert_eq!(run(), 51);
 }
+
+#[test]
+fn a_node_update_that_says_nothing_new_dirties_nothing() {
+    let index = with([node("a"), report("a", 1, None)]);
+    let version = |index: &Index| index.snapshot().node("a").unwrap().version;
+    let before = version(&index);
+    assert_eq!(index.apply(node("a")), crate::Change::default());
+    assert_eq!(version(&index), before);
+}

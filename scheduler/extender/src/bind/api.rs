@@ -139,14 +139,13 @@ impl ApiBinder {
         let policy = self.cluster.policy();
         let (mut hold, annotation) = self.plan(&target, &request, &policy)?;
         let write_at = Instant::now();
+        // Kept over the write: if this bind is dropped half-way, the write may still land.
+        hold.keep();
         let written = self.api.post_binding(&target, annotation.as_deref(), WRITE_MAX, ends_at).await;
         times.write_ms = millis(write_at.elapsed());
         match written {
-            Ok(()) => {
-                hold.keep();
-                Ok(())
-            }
-            Err(error) => settle::settle(&self.api, &target, &error, &mut hold, ends_at).await,
+            Ok(()) => Ok(()),
+            Err(error) => settle::settle(&self.api, &target, &error, hold, ends_at).await,
         }
     }
 
@@ -259,3 +258,6 @@ fn failure(what: &str, error: &CallError, right: &str) -> Failure {
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,12 +32,12 @@ pub enum NoTurn {
 
 impl PodOrder {
     /// A full list begins. Binds that have their turn end it first: that takes at most as long as one list of one node.
-    pub(super) async fn begin_list(&self) -> OwnedRwLockWriteGuard<()> {
+    pub(crate) async fn begin_list(&self) -> OwnedRwLockWriteGuard<()> {
         Arc::clone(&self.lists).write_owned().await
     }
 
     /// A full list has been taken.
-    pub(super) fn listed(&self) {
+    pub(crate) fn listed(&self) {
         self.first_list_at.get_or_init(Instant::now);
     }
 

@@ -32,20 +32,19 @@ fn judge(error: &CallError) -> Written {
     }
 }
 
-/// `Ok` when the pod is bound to its node after all. The hold is kept when nobody can say.
+/// `Ok` when the pod is bound to its node after all. The hold, which is kept so far, is released when it surely is not.
 pub(super) async fn settle(
     api: &Api,
     target: &Target,
     error: &CallError,
-    hold: &mut Hold,
+    mut hold: Hold,
     ends_at: Instant,
 ) -> Result<(), Failure> {
     let written = judge(error);
     if written == Written::No {
+        hold.release();
         return Err(refused(target, error));
     }
-    // Kept first: a bind that is dropped half-way knows nothing either.
-    hold.keep();
     let mut pause = LOOK_PAUSE;
     loop {
         match api.pod(target, READ_MAX, ends_at).await {

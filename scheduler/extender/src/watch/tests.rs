@@ -1,0 +1,240 @@
+//! Claims about the watchers, against an API server that forgets, refuses and cuts on request. Time is paused.
+
+mod agents;
+mod policy;
+mod reports;
+
+use berth_core::Knowledge;
+use berth_index::{NodeSlot, PodUid};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::admin::Gates;
+use crate::events;
+use crate::fake_api::{FakeApi, Fault};
+use crate::fixture::{
+    bound_object, cluster, node_object, node_path, pod_object, pod_path, report_object, report_path, topology,
+};
+use crate::metrics::ByKind;
+
+struct Rig {
+    api: FakeApi,
+    sinks: Sinks,
+    gates: Gates,
+    shutdown: CancellationToken,
+    tasks: JoinSet<&'static str>,
+}
+
+impl Rig {
+    /// Watchers of what the API server has by now.
+    fn start(api: FakeApi) -> Self {
+        let (events, writer) = events::channel();
+        let (requeue, order) = (Arc::new(Requeue::default()), Arc::new(PodOrder::default()));
+        let sinks = Sinks { cluster: cluster(), requeue, events, order };
+        let (gates, shutdown) = (Gates::new(), CancellationToken::new());
+        let settings = Settings { scheduler_name: Some("berth".to_owned()), ..Settings::default() };
+        let tasks = start(&api.client(), &sinks, &gates, &settings, &shutdown);
+        tokio::spawn(writer.run(api.client(), shutdown.clone()));
+        let cluster = Arc::clone(&sinks.cluster);
+        tokio::spawn(Arc::clone(&sinks.requeue).run(api.client(), cluster, shutdown.clone()));
+        Self { api, sinks, gates, shutdown, tasks }
+    }
+
+    /// The same, and they have listed everything.
+    async fn synced(api: FakeApi) -> Self {
+        let rig = Self::start(api);
+        eventually("ready", || rig.gates.is_ready()).await;
+        rig
+    }
+
+    fn node(&self, node: &str) -> Option<Arc<NodeSlot>> {
+        self.sinks.cluster.index.snapshot().node(node).cloned()
+    }
+
+    fn knowledge(&self, node: &str) -> Knowledge {
+        self.node(node).map_or(Knowledge::Missing, |slot| slot.view.knowledge)
+    }
+
+    fn held(&self, node: &str) -> u32 {
+        self.node(node).map_or(0, |slot| slot.view.taken_gpu_count())
+    }
+
+    fn waits(&self, pod: &str) -> bool {
+        self.sinks.cluster.waiting.by_uid(&PodUid::new(&format!("uid-{pod}"))).is_some()
+    }
+
+    fn relists(&self, kind: &'static str) -> u64 {
+        self.sinks.cluster.metrics.watch_relists.get_or_create(&ByKind { kind }).get()
+    }
+
+    /// Events written so far, as reason, type and note.
+    fn told(&self) -> Vec<(String, String, String)> {
+        let text = |body: &Value, key: &str| body[key].as_str().unwrap_or_default().to_owned();
+        let posts = self.api.calls(&Method::POST, "/events").into_iter();
+        posts.map(|c| (text(&c.body, "reason"), text(&c.body, "type"), text(&c.body, "note"))).collect()
+    }
+}
+
+/// Waits for a condition, for ten minutes of paused time.
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = tokio::time::Instant::now() + Duration::from_secs(600);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < until, "{what}: never");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Lets everything happen that needs no time.
+async fn a_moment() {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+/// One node of four GPUs with its report.
+fn one_node() -> FakeApi {
+    let api = FakeApi::default();
+    api.put(&node_path("n1"), node_object("n1"));
+    api.put(&report_path("n1"), report_object(&topology("n1", 1, 0)));
+    api
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_means_that_everything_was_listed() {
+    let api = one_node();
+    api.put(&pod_path("running"), bound_object("running", 3, "n1"));
+    api.put(&pod_path("pending"), pod_object("pending", 1));
+    let rig = Rig::start(api);
+    let mut gates = rig.gates.missing();
+    gates.sort_unstable();
+    assert_eq!(gates, ["agents listed", "nodes listed", "pods listed", "policy loaded", "topologies listed"]);
+    eventually("ready", || rig.gates.is_ready()).await;
+    assert_eq!((rig.held("n1"), rig.knowledge("n1")), (3, Knowledge::Current));
+    assert!(rig.waits("pending") && !rig.waits("running"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_definition_or_right_is_not_ready_until_it_is_there() {
+    for code in [404, 403] {
+        let api = one_node();
+        api.fail(Method::GET, "/nodetopologies", Fault::Refuse(code), 3);
+        let rig = Rig::start(api);
+        eventually("the others", || rig.gates.missing() == ["topologies listed"]).await;
+        eventually("ready", || rig.gates.is_ready()).await;
+        assert_eq!(rig.knowledge("n1"), Knowledge::Current);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_pods_that_wait_for_gpus_from_us_wait() {
+    let api = one_node();
+    let with = |pod: &str, key: &str, value: Value| {
+        let mut object = pod_object(pod, 1);
+        *object.pointer_mut(key.rsplit_once('/').unwrap().0).unwrap() = {
+            let mut parent = object.pointer(key.rsplit_once('/').unwrap().0).unwrap().clone();
+            parent[key.rsplit_once('/').unwrap().1] = value;
+            parent
+        };
+        object
+    };
+    api.put(&pod_path("ours"), pod_object("ours", 1));
+    api.put(&pod_path("plain"), pod_object("plain", 0));
+    api.put(&pod_path("gated"), with("gated", "/spec/schedulingGates", json!([{"name": "g"}])));
+    api.put(&pod_path("foreign"), with("foreign", "/spec/schedulerName", json!("default-scheduler")));
+    api.put(&pod_path("leaving"), with("leaving", "/metadata/deletionTimestamp", json!("2026-01-01T00:00:00Z")));
+    let rig = Rig::synced(api).await;
+    assert!(rig.waits("ours"));
+    for pod in ["plain", "gated", "foreign", "leaving"] {
+        assert!(!rig.waits(pod), "{pod}");
+    }
+    rig.api.put(&pod_path("gated"), pod_object("gated", 1));
+    eventually("its gate is gone", || rig.waits("gated")).await;
+    rig.api.delete(&pod_path("gated"));
+    eventually("it is deleted", || !rig.waits("gated")).await;
+    rig.api.put(&pod_path("ours"), bound_object("ours", 1, "n1"));
+    eventually("it is bound", || !rig.waits("ours") && rig.held("n1") == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_ends_or_is_deleted_gives_its_gpus_back() {
+    let api = one_node();
+    for pod in ["a", "b"] {
+        api.put(&pod_path(pod), bound_object(pod, 2, "n1"));
+    }
+    let rig = Rig::synced(api).await;
+    assert_eq!(rig.held("n1"), 4);
+    let mut ended = bound_object("a", 2, "n1");
+    ended["status"]["phase"] = json!("Succeeded");
+    rig.api.put(&pod_path("a"), ended);
+    eventually("ended", || rig.held("n1") == 2).await;
+    rig.api.delete(&pod_path("b"));
+    eventually("deleted", || rig.held("n1") == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_gap_a_list_brings_what_was_missed_and_is_counted() {
+    let api = one_node();
+    api.put(&pod_path("a"), bound_object("a", 2, "n1"));
+    let rig = Rig::synced(api).await;
+    assert_eq!((rig.relists("Pod"), rig.relists("Node")), (0, 0), "the first list is none");
+    rig.api.blink(|api| {
+        api.delete(&pod_path("a"));
+        api.put(&pod_path("b"), bound_object("b", 1, "n1"));
+        api.put(&node_path("n2"), node_object("n2"));
+    });
+    eventually("listed again", || rig.held("n1") == 1).await;
+    eventually("nodes too", || rig.node("n2").is_some_and(|slot| slot.exists)).await;
+    assert_eq!(rig.relists("Pod"), 1);
+    assert!(rig.gates.is_ready(), "readiness does not flap");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_list_stalls_the_old_state_stands_and_binds_wait() {
+    let api = one_node();
+    api.put(&pod_path("a"), bound_object("a", 2, "n1"));
+    let rig = Rig::synced(api).await;
+    rig.api.fail(Method::GET, "/api/v1/pods", Fault::Stall, 1);
+    rig.api.blink(|api| api.put(&pod_path("b"), bound_object("b", 1, "n1")));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(rig.held("n1"), 2);
+    let soon = || tokio::time::Instant::now() + Duration::from_millis(900);
+    assert_eq!(rig.sinks.order.turn(Duration::ZERO, soon()).await.unwrap_err(), order::NoTurn::Listing);
+    eventually("the stall is noticed", || rig.held("n1") == 3).await;
+    rig.sinks.order.turn(Duration::ZERO, soon()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_list_does_not_keep_binds_waiting() {
+    let rig = Rig::synced(one_node()).await;
+    rig.api.fail(Method::GET, "/api/v1/pods", Fault::Refuse(503), 1000);
+    rig.api.blink(|_| ());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let soon = tokio::time::Instant::now() + Duration::from_millis(900);
+    rig.sinks.order.turn(Duration::ZERO, soon).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_cannot_be_read_is_brought_back_by_a_list() {
+    let rig = Rig::synced(one_node()).await;
+    let mut odd = node_object("n2");
+    odd["status"]["allocatable"] = json!(7);
+    rig.api.put(&node_path("n2"), odd);
+    a_moment().await;
+    assert!(rig.node("n2").is_none());
+    rig.api.put(&node_path("n2"), node_object("n2"));
+    eventually("read", || rig.node("n2").is_some_and(|slot| slot.exists)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_task_ends_with_the_shutdown_and_an_early_end_is_told() {
+    let rig = Rig::synced(one_node()).await;
+    rig.shutdown.cancel();
+    join(rig.tasks, rig.shutdown).await.unwrap();
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async { "Pod" });
+    let ended = join(tasks, CancellationToken::new()).await.unwrap_err();
+    assert_eq!(ended.to_string(), "the watcher of Pod ended");
+    let mut tasks: JoinSet<&'static str> = JoinSet::new();
+    tasks.spawn(async { panic!("on purpose") });
+    assert!(matches!(join(tasks, CancellationToken::new()).await, Err(Ended::Panicked(_))));
+}

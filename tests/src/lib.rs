@@ -7,3 +7,4 @@ pub mod installed;
 pub mod made_node;
 pub mod reported;
 pub mod rest;
+pub mod running;

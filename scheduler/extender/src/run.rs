@@ -1,5 +1,7 @@
 //! The life of the process: builds the parts, joins every task, ends on a signal or when a part ends.
 
+mod api;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,9 +60,10 @@ async fn serve(args: ServeArgs) -> Result<()> {
     let cluster = Arc::new(Cluster::new(Arc::clone(&metrics)));
     let gates = Gates::new();
     let mut parts = Parts::new();
+    let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
     let (bind, remembers) = match &args.machines {
         Some(dir) => (from_machines(&args, dir, &cluster, &mut parts)?, true),
-        None => (from_api(&args, &cluster, &gates, &mut parts).await?, false),
+        None => (api::connect(&args, &cluster, &gates, &stop, &mut parts).await?, false),
     };
     let mode = match args.mode {
         ModeArg::Allocate => Mode::Allocate,
@@ -71,7 +74,6 @@ async fn serve(args: ServeArgs) -> Result<()> {
     let settings = Settings { pre_stop_delay: Duration::from_secs(args.pre_stop_seconds), ..Settings::default() };
     let limits = settings.limits.clone();
     let extender = Extender::new(decider, gates.clone(), Arc::clone(&metrics), settings);
-    let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
     let serving = tokio::spawn(http::serve(listener, extender, stop.clone()));
     let watchdog = Watchdog::default();
     let admin = Admin { gates, watchdog, metrics };
@@ -149,13 +151,4 @@ fn from_machines(
         Ok(())
     });
     Ok(Arc::new(MemoryBinder::new(Arc::clone(cluster))))
-}
-
-async fn from_api(
-    _args: &ServeArgs,
-    _cluster: &Arc<Cluster>,
-    _gates: &Gates,
-    _parts: &mut Parts,
-) -> Result<Arc<dyn Bind>> {
-    Err(anyhow!("not yet"))
 }

@@ -7,7 +7,6 @@ use anyhow::Result;
 use berth_extender::cluster::Cluster;
 use berth_extender::machines::{enter, read_dir};
 use berth_extender::metrics::Metrics;
-use berth_model::NodeName;
 use berth_tests::binaries::binaries;
 use berth_tests::made_node::{MadeNode, machine_file};
 
@@ -27,7 +26,7 @@ fn machines_sees_what_the_agent_reports_of_the_same_file() -> Result<()> {
         let printed = MadeNode::new(machine, &name)?.once(&binaries()?.fake_nvml)?;
         assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
         let report: berth_proto::NodeTopology = serde_json::from_slice(&printed.stdout)?;
-        let reported = berth_proto::decode(&NodeName::parse(&name)?, &report.status.unwrap())?;
+        let reported = berth_proto::decode(&name, &report.status.unwrap())?;
         let seen = &snapshot.node(&name).unwrap().view.hardware.as_ref().unwrap().topology;
         assert!(seen.same_facts(&reported), "{machine}:\n{seen:#?}\n{reported:#?}");
     }

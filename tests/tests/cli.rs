@@ -10,6 +10,7 @@ use berth_core::annotation::{Container, Device, Level, Note, VERSION};
 use berth_machine::{Machine, Salt};
 use berth_model::{BootId, NodeName, NodeTopology};
 use berth_tests::binaries::binaries;
+use berth_tests::controlplane::{Process, ProcessSpec, free_port};
 use berth_tests::installed::{Installed, NODES, PODS, REPORTS, binding};
 use berth_tests::rest::Call;
 use serde_json::{Value, json};
@@ -99,6 +100,20 @@ fn gpu_pod(name: &str, gpu_count: u32, node: Option<&str>) -> Value {
     }})
 }
 
+/// Starts berth-scheduler with its own account, and waits until it has seen the cluster. Ends when dropped.
+async fn scheduler(site: &Installed) -> Result<(Process, String)> {
+    let account = site.plane.scheduler_identity().await?;
+    let (port, admin) = (free_port()?, free_port()?);
+    let spec = ProcessSpec::new("berth-scheduler", &binaries()?.scheduler)
+        .arg("--kubeconfig")
+        .arg(account)
+        .args(["--listen".to_owned(), format!("127.0.0.1:{port}")])
+        .args(["--admin-listen".to_owned(), format!("127.0.0.1:{admin}")]);
+    let mut process = site.plane.spawn(spec)?;
+    process.wait_for_http(&format!("http://127.0.0.1:{admin}/readyz"), WITHIN).await?;
+    Ok((process, format!("http://127.0.0.1:{port}")))
+}
+
 fn site() -> Result<&'static Site> {
     SITE.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))
 }
@@ -183,6 +198,20 @@ fn a_bound_pod_is_explained_by_its_plan() -> Result<()> {
     let text = printed(&["explain", "stray"])?;
     ensure!(text.contains("none: the pod was bound without Berth"), "{text}");
     ensure!(text.contains("no ready pod of berth-scheduler in namespace berth-system"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_waiting_pod_is_explained_by_the_scheduler_itself() -> Result<()> {
+    let site = site()?;
+    let (_scheduler, url) = site.runtime.block_on(scheduler(&site.installed))?;
+    let text = printed(&["explain", "waiting", "--extender-url", &url])?;
+    let answer = text.split("What the scheduler says\n").nth(1).context("no answer")?;
+    for said in ["fits none of 2 nodes", "1 node   berth: too few free GPUs  (na)", "what helps: "] {
+        ensure!(answer.contains(said), "no {said:?} in\n{text}");
+    }
+    let text = printed(&["explain", "planned", "--extender-url", &url])?;
+    ensure!(text.contains("holds on na: GPUs 0,1\n"), "{text}");
     Ok(())
 }
 

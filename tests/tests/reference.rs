@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use berth_core::unfit::Reason;
 use berth_core::{policy, wish};
+use berth_extender::bind::api::RESULTS;
 use berth_extender::metrics::Metrics;
 
 const REFERENCE: &str = include_str!("../../REFERENCE.md");
@@ -22,6 +23,13 @@ fn every_reason_stands_in_the_table_with_its_text_list_and_advice() {
 fn every_wish_stands_in_the_table() {
     for key in [wish::CLASS, wish::LINK, wish::RAIL, wish::ZONE, wish::GPU_PRODUCT, wish::GPU_MEMORY, wish::GPUS] {
         assert!(REFERENCE.contains(&format!("| `{key}` |")), "{key}");
+    }
+}
+
+#[test]
+fn every_result_of_a_bind_stands_in_the_table() {
+    for result in RESULTS {
+        assert!(REFERENCE.contains(&format!("| `{result}` |")), "{result}");
     }
 }
 

@@ -64,14 +64,15 @@ impl Respond for Admin {
 
 impl Admin {
     fn alive(&self, check: &str, verbose: bool) -> Response<Full<Bytes>> {
-        let parts = self.watchdog.states();
-        verdict(check, verbose, &parts, "no sign of life")
+        let trouble = |alive: bool| (!alive).then(|| "no sign of life".to_owned());
+        let parts: Vec<_> = self.watchdog.states().into_iter().map(|(name, alive)| (name, trouble(alive))).collect();
+        verdict(check, verbose, &parts)
     }
 
     fn ready(&self, verbose: bool) -> Response<Full<Bytes>> {
         let mut parts = self.gates.states();
-        parts.push(("serving", !self.gates.is_draining()));
-        verdict("readyz", verbose, &parts, "not yet")
+        parts.push(("serving", self.gates.is_draining().then(|| "draining".to_owned())));
+        verdict("readyz", verbose, &parts)
     }
 
     fn numbers(&self) -> Response<Full<Bytes>> {
@@ -90,14 +91,17 @@ impl Admin {
 }
 
 /// The form of Kubernetes' own health endpoints: a list when it is asked for or when something is wrong, else `ok`.
-fn verdict(check: &str, verbose: bool, parts: &[(&'static str, bool)], trouble: &str) -> Response<Full<Bytes>> {
-    let good = parts.iter().all(|&(_, good)| good);
+fn verdict(check: &str, verbose: bool, parts: &[(&'static str, Option<String>)]) -> Response<Full<Bytes>> {
+    let good = parts.iter().all(|(_, trouble)| trouble.is_none());
     if good && !verbose {
         return text(StatusCode::OK, "ok".to_owned());
     }
     let mut body = String::new();
-    for &(name, good) in parts {
-        let line = if good { writeln!(body, "[+]{name} ok") } else { writeln!(body, "[-]{name} failed: {trouble}") };
+    for (name, trouble) in parts {
+        let line = match trouble {
+            None => writeln!(body, "[+]{name} ok"),
+            Some(trouble) => writeln!(body, "[-]{name} failed: {trouble}"),
+        };
         // Writing into a string cannot fail.
         debug_assert!(line.is_ok());
     }

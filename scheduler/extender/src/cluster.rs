@@ -1,6 +1,7 @@
 //! What all parts of the scheduler share: the index, the policy in force, pods that wait, and a clock for holds.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -25,6 +26,8 @@ pub struct Cluster {
     pub metrics: Arc<Metrics>,
     policy: ArcSwap<Policy>,
     started: Instant,
+    /// When a pod was last refused on every node, by the clock of holds; zero for never.
+    refused_at_ms: AtomicU64,
 }
 
 impl Cluster {
@@ -38,6 +41,7 @@ impl Cluster {
             metrics,
             policy: ArcSwap::from_pointee(Policy::default()),
             started: Instant::now(),
+            refused_at_ms: AtomicU64::new(0),
         }
     }
 
@@ -67,6 +71,18 @@ impl Cluster {
         self.metrics.stale_nodes.set(stale);
         self.metrics.imprecise_nodes.set(imprecise);
         self.metrics.holds_active.set(i64::try_from(snapshot.hold_count()).unwrap_or(i64::MAX));
+    }
+
+    /// A pod was refused on every node, by what is known now.
+    pub fn note_refusal(&self) {
+        self.refused_at_ms.store(self.now_ms().max(1), Ordering::Release);
+    }
+
+    /// Whether a pod was refused on every node within the last `ms`.
+    #[must_use]
+    pub fn has_refused_within(&self, ms: u64) -> bool {
+        let at_ms = self.refused_at_ms.load(Ordering::Acquire);
+        at_ms > 0 && self.now_ms().saturating_sub(at_ms) <= ms
     }
 
     /// Milliseconds since the start: the clock of holds.

@@ -126,6 +126,7 @@ impl Decide for Decider {
         let judged = self.judge(&demand, names, &policy, &snapshot);
         let mut answer = FilterAnswer::default();
         if judged.fits.is_empty() {
+            cluster.note_refusal();
             for (at, reason) in judged.unfit {
                 answer.reject(at, wire_reason(reason));
             }

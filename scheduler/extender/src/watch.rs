@@ -14,6 +14,7 @@ mod reports;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_index::Change;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -73,6 +74,29 @@ pub struct Sinks {
     pub order: Arc<PodOrder>,
 }
 
+/// How far our watch may lie behind kube-scheduler's, in milliseconds. Both read the same streams; seconds are a bad day.
+const LAG_MS_MAX: u64 = 5000;
+
+impl Sinks {
+    /// Capacity grew by an event that kube-scheduler sees too, maybe before us. A pod that it made us judge in between was
+    /// refused by what we knew then, and no event that is still to come would bring it back: then growth is told after all.
+    fn growth_seen(&self, change: &Change) {
+        if let Some(node) = change.node.as_ref().filter(|_| change.has_grown)
+            && self.cluster.has_refused_within(LAG_MS_MAX)
+        {
+            self.requeue.node_grew(node);
+        }
+    }
+
+    /// Capacity grew by what a list brought after a gap: kube-scheduler may have seen it any time ago.
+    fn growth_listed(&self, changes: &[Change]) {
+        let grown = changes.iter().filter(|change| change.has_grown).find_map(|change| change.node.as_ref());
+        if let Some(node) = grown {
+            self.requeue.node_grew(node);
+        }
+    }
+}
+
 /// A client for watchers: what never answers is noticed. `base` says where the API server is and who we are.
 ///
 /// # Errors
@@ -105,7 +129,7 @@ pub fn start(
 
     let api: Api<WatchedNode> = Api::all(client.clone());
     let source = Source { api, config: config.clone(), gate: gates.add("nodes listed"), metrics: Arc::clone(metrics) };
-    tasks.spawn(follow(source, Nodes::new(Arc::clone(&sinks.cluster)), shutdown.clone()));
+    tasks.spawn(follow(source, Nodes::new(sinks.clone()), shutdown.clone()));
 
     let api: Api<WatchedReport> = Api::all(client.clone());
     let gate = gates.add("topologies listed");
@@ -124,8 +148,10 @@ pub fn start(
 
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), &settings.namespace);
     let named = config.fields(&format!("metadata.name={}", settings.policy_name));
-    let source = Source { api, config: named, gate: gates.add("policy loaded"), metrics: Arc::clone(metrics) };
-    tasks.spawn(follow(source, PolicyDocument::new(sinks.clone(), settings), shutdown.clone()));
+    let gate = gates.add("policy loaded");
+    let document = PolicyDocument::new(sinks.clone(), settings, gate.clone());
+    let source = Source { api, config: named, gate, metrics: Arc::clone(metrics) };
+    tasks.spawn(follow(source, document, shutdown.clone()));
     tasks
 }
 

@@ -13,6 +13,7 @@ struct State {
 struct GateState {
     name: &'static str,
     open: AtomicBool,
+    why: Mutex<Option<String>>,
 }
 
 /// All gates. Cheap to clone; clones show the same gates.
@@ -29,16 +30,16 @@ impl Gates {
     /// Adds a closed gate. The name is what an operator reads: `nodes listed`, `policy loaded`.
     #[must_use]
     pub fn add(&self, name: &'static str) -> Gate {
-        let state = Arc::new(GateState { name, open: AtomicBool::new(false) });
+        let state = Arc::new(GateState { name, open: AtomicBool::new(false), why: Mutex::default() });
         self.0.gates.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&state));
         Gate(state)
     }
 
-    /// Name and state of each gate, in the order they were added.
+    /// Name of each gate, in the order they were added, and why it is closed; `None` for an open one.
     #[must_use]
-    pub fn states(&self) -> Vec<(&'static str, bool)> {
+    pub fn states(&self) -> Vec<(&'static str, Option<String>)> {
         let gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
-        gates.iter().map(|gate| (gate.name, gate.open.load(Ordering::Acquire))).collect()
+        gates.iter().map(|gate| (gate.name, gate.trouble())).collect()
     }
 
     /// Names of the closed gates. Calls are refused while there is one; a drain refuses nothing.
@@ -66,6 +67,16 @@ impl Gates {
     }
 }
 
+impl GateState {
+    fn trouble(&self) -> Option<String> {
+        if self.open.load(Ordering::Acquire) {
+            return None;
+        }
+        let why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(why.clone().unwrap_or_else(|| "not yet".to_owned()))
+    }
+}
+
 /// The hand on one gate.
 #[derive(Debug, Clone)]
 pub struct Gate(Arc<GateState>);
@@ -74,6 +85,11 @@ impl Gate {
     /// The condition holds. Opened gates stay open: readiness must not flap on staleness.
     pub fn open(&self) {
         self.0.open.store(true, Ordering::Release);
+    }
+
+    /// Why it is still closed, for `/readyz`; the last word counts.
+    pub fn say(&self, why: String) {
+        *self.0.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
     /// Whether it is open.

@@ -61,12 +61,14 @@ async fn readiness_names_every_gate() {
     nodes.open();
     let failed = "[+]nodes listed ok\n[-]policy loaded failed: not yet\n[+]serving ok\nreadyz check failed\n";
     assert_eq!(rig.get("/readyz").await, unavailable(failed));
+    policy.say("line 3, column 1: no".to_owned());
+    assert_eq!(rig.get("/readyz").await, unavailable(&failed.replace("not yet", "line 3, column 1: no")));
     policy.open();
     assert_eq!(rig.get("/readyz").await, ok("ok"));
     let passed = "[+]nodes listed ok\n[+]policy loaded ok\n[+]serving ok\nreadyz check passed\n";
     assert_eq!(rig.get("/readyz?verbose").await, ok(passed));
     rig.admin.gates.begin_drain();
-    let draining = "[+]nodes listed ok\n[+]policy loaded ok\n[-]serving failed: not yet\nreadyz check failed\n";
+    let draining = "[+]nodes listed ok\n[+]policy loaded ok\n[-]serving failed: draining\nreadyz check failed\n";
     assert_eq!(rig.get("/readyz").await, unavailable(draining));
     assert!(rig.admin.gates.missing().is_empty(), "a drain closes no gate");
 }

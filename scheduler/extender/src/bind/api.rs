@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use berth_core::annotation::{Level, Note};
 use berth_core::demand::PodRequest;
+use berth_core::unfit::Reason;
 use berth_core::{Demand, Policy};
 use berth_index::{Event, PodUid};
 use kube::Client;
@@ -38,6 +39,25 @@ const READ_MAX: Duration = Duration::from_millis(1000);
 const WRITE_MAX: Duration = Duration::from_millis(1500);
 /// How long a claim outlives a write whose result nobody saw. The watch shows a bound pod within a second mostly.
 const HOLD_MS: u64 = 30_000;
+
+/// Every result of a bind besides the codes of unfits: the label of `berth_bind_results`.
+pub const RESULTS: [&str; 15] = [
+    "ok",
+    "bad-request",
+    "no-turn",
+    "forbidden",
+    "api-refused",
+    "api-late",
+    "api-unreachable",
+    "api-busy",
+    "pod-gone",
+    "pod-leaving",
+    "foreign-pod",
+    "bound-elsewhere",
+    "conflict",
+    "plan-too-long",
+    "unknown",
+];
 
 /// A client for binding: no retries behind our back, nothing waits longer than a bind may.
 ///
@@ -90,6 +110,10 @@ impl ApiBinder {
         let mut times = Times::default();
         let result = self.bind_now(args, &mut times).await;
         let code = result.as_ref().map_or_else(|failure| failure.code, |()| "ok");
+        debug_assert!(
+            RESULTS.contains(&code) || Reason::ALL.iter().any(|r| r.code() == code),
+            "{code} is not documented"
+        );
         self.cluster.metrics.bind_results.get_or_create(&ByResult { result: code }).inc();
         let Times { turn_ms, list_ms, write_ms } = times;
         let BindArgs { pod_namespace: namespace, pod_name: pod, pod_uid: uid, node } = args;

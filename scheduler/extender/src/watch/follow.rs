@@ -164,8 +164,10 @@ impl<K: kube::Resource, S: Sink<K>> Follower<K, S> {
         };
         if matches!(code, 401 | 403 | 404) {
             tracing::error!(kind = S::KIND, code, needs = S::NEEDS, %error, "cannot be watched, trying again");
+            self.gate.say(format!("needs {}; the API server answered {code}", S::NEEDS));
         } else {
             tracing::warn!(kind = S::KIND, code, %error, "the watch failed, trying again");
+            self.gate.say(error.to_string());
         }
         // The object that could not be read is lost to this watch: only a list brings it back.
         matches!(error, watcher::Error::WatchFailed(kube::Error::SerdeError(_)))

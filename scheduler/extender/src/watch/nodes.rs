@@ -1,7 +1,6 @@
 //! Nodes: what the kubelet offers, which boot it is in, where the node stands.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use berth_core::quantity;
 use berth_core::view::Compute;
@@ -12,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
+use super::Sinks;
 use super::follow::Sink;
-use crate::cluster::Cluster;
 
 /// Extended resources read of one node. Kubelets offer a handful.
 const RESOURCES_MAX: usize = 256;
@@ -54,15 +53,15 @@ struct NodeInfo {
     boot_id: String,
 }
 
-/// Takes nodes into the index. Growth needs no word: kube-scheduler sees the same events.
+/// Takes nodes into the index.
 #[derive(Debug)]
 pub(super) struct Nodes {
-    cluster: Arc<Cluster>,
+    sinks: Sinks,
 }
 
 impl Nodes {
-    pub(super) fn new(cluster: Arc<Cluster>) -> Self {
-        Self { cluster }
+    pub(super) fn new(sinks: Sinks) -> Self {
+        Self { sinks }
     }
 }
 
@@ -77,20 +76,22 @@ impl Sink<WatchedNode> for Nodes {
 
     fn replace(&mut self, items: Vec<Self::Item>) -> bool {
         let live = items.into_iter().flatten().map(Event::Node).collect();
-        self.cluster.index.reset(Kind::Nodes, live);
+        let changes = self.sinks.cluster.index.reset(Kind::Nodes, live);
+        self.sinks.growth_listed(&changes);
         true
     }
 
     fn take(&mut self, item: Self::Item) -> bool {
         if let Some(facts) = item {
-            self.cluster.index.apply(Event::Node(facts));
+            let change = self.sinks.cluster.index.apply(Event::Node(facts));
+            self.sinks.growth_seen(&change);
         }
         false
     }
 
     fn lose(&mut self, item: Self::Item) -> bool {
         if let Some(facts) = item {
-            self.cluster.index.apply(Event::NodeGone(facts.name));
+            self.sinks.cluster.index.apply(Event::NodeGone(facts.name));
         }
         false
     }

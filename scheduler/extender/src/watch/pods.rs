@@ -1,4 +1,4 @@
-//! Pods: bound ones into the ledger, pending ones that ask for GPUs into the list of those that wait.
+//! Pods: bound ones into the ledger, pending ones that ask for devices into the list of those that wait.
 
 use std::collections::BTreeSet;
 
@@ -32,16 +32,16 @@ impl Pods {
         Self { sinks, scheduler_name, list: None }
     }
 
-    /// Whether the pod waits for a node from us: not bound, not leaving, not held back by gates, and asking for GPUs.
+    /// Whether the pod waits for a node from us: not bound, not leaving, not held back by gates, and asking for devices. Which
+    /// devices are GPUs is policy, and a new policy must find the pods that waited before it.
     fn waits(&self, pod: &Pod, facts: &PodFacts) -> bool {
-        let policy = self.sinks.cluster.policy();
         let is_ours = self.scheduler_name.as_ref().is_none_or(|name| *name == pod.spec.scheduler_name);
         is_ours
             && facts.node.is_none()
             && !facts.is_ended
             && pod.metadata.deletion_timestamp.is_empty()
             && pod.spec.scheduling_gates.0 == 0
-            && policy.gpu_resources().any(|name| facts.totals.extended.get(name).is_some_and(|count| *count > 0))
+            && facts.totals.extended.values().any(|count| *count > 0)
     }
 
     fn note_waiting(&self, uid: &PodUid, waits: Option<PodRequest>) {
@@ -80,12 +80,14 @@ impl Sink<WatchedPod> for Pods {
     fn replace(&mut self, items: Vec<Self::Item>) -> bool {
         let seen = || items.iter().flatten();
         let live = seen().map(|s| Event::Pod(Box::new(s.facts.clone()))).collect();
-        self.sinks.cluster.index.reset(Kind::Pods, live);
+        let changes = self.sinks.cluster.index.reset(Kind::Pods, live);
         let waiting: BTreeSet<&PodUid> = seen().filter(|s| s.waits.is_some()).map(|s| &s.facts.uid).collect();
         self.sinks.cluster.waiting.retain(|uid| waiting.contains(uid));
         for request in items.into_iter().flatten().filter_map(|s| s.waits) {
             self.sinks.cluster.waiting.remember(request);
         }
+        // After those that wait, without whom growth is no news.
+        self.sinks.growth_listed(&changes);
         self.list = None;
         self.sinks.order.listed();
         true
@@ -94,7 +96,8 @@ impl Sink<WatchedPod> for Pods {
     fn take(&mut self, item: Self::Item) -> bool {
         if let Some(Seen { facts, waits }) = item {
             let uid = facts.uid.clone();
-            self.sinks.cluster.index.apply(Event::Pod(Box::new(facts)));
+            let change = self.sinks.cluster.index.apply(Event::Pod(Box::new(facts)));
+            self.sinks.growth_seen(&change);
             self.note_waiting(&uid, waits);
         }
         false
@@ -104,7 +107,8 @@ impl Sink<WatchedPod> for Pods {
     fn lose(&mut self, item: Self::Item) -> bool {
         if let Some(Seen { facts, .. }) = item {
             self.sinks.cluster.waiting.forget(&facts.uid);
-            self.sinks.cluster.index.apply(Event::PodGone(facts.uid));
+            let change = self.sinks.cluster.index.apply(Event::PodGone(facts.uid));
+            self.sinks.growth_seen(&change);
         }
         false
     }

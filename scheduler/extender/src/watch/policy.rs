@@ -8,6 +8,7 @@ use kube::Resource;
 
 use super::follow::Sink;
 use super::{Settings, Sinks};
+use crate::admin::Gate;
 use crate::events::Told;
 use crate::metrics::ByResult;
 
@@ -22,6 +23,7 @@ pub(super) struct PolicyDocument {
     place: String,
     /// The document that was judged last, so that a touched ConfigMap is no news.
     judged: Option<Option<String>>,
+    gate: Gate,
     /// Whether a policy may be relied on: one was taken, or there was none to take at the start.
     is_settled: bool,
 }
@@ -33,9 +35,9 @@ pub(super) struct Seen {
 }
 
 impl PolicyDocument {
-    pub(super) fn new(sinks: Sinks, settings: &Settings) -> Self {
+    pub(super) fn new(sinks: Sinks, settings: &Settings, gate: Gate) -> Self {
         let place = format!("{}/{}", settings.namespace, settings.policy_name);
-        Self { sinks, place, judged: None, is_settled: false }
+        Self { sinks, place, judged: None, gate, is_settled: false }
     }
 
     fn count(&self, result: &'static str) {
@@ -61,7 +63,7 @@ impl PolicyDocument {
 
     fn apply(&mut self, policy: policy::Policy, about: ObjectReference) {
         self.is_settled = true;
-        self.count("applied");
+        self.count("ok");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.sinks.cluster.metrics.policy_last_success.set(now.as_secs_f64());
         if *self.sinks.cluster.policy() == policy {
@@ -83,6 +85,7 @@ impl PolicyDocument {
             "No policy was in force before, so the scheduler is not ready until this one is corrected."
         };
         tracing::error!(policy = self.place, line, column, error, outcome, "policy rejected");
+        self.gate.say(format!("ConfigMap {}, {KEY}: {error}", self.place));
         let note = format!("{KEY}: {error}. {outcome}");
         self.sinks.events.tell(Told { about, is_warning: true, reason: "PolicyRejected", action: "Reload", note });
     }

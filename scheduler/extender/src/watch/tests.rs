@@ -119,6 +119,8 @@ async fn a_missing_definition_or_right_is_not_ready_until_it_is_there() {
         api.fail(Method::GET, "/nodetopologies", Fault::Refuse(code), 3);
         let rig = Rig::start(api);
         eventually("the others", || rig.gates.missing() == ["topologies listed"]).await;
+        let (_, why) = rig.gates.states().into_iter().find(|(name, _)| *name == "topologies listed").unwrap();
+        assert!(why.as_ref().unwrap().contains("nodetopologies.topology.berth.dev"), "{why:?}");
         eventually("ready", || rig.gates.is_ready()).await;
         assert_eq!(rig.knowledge("n1"), Knowledge::Current);
     }
@@ -237,4 +239,40 @@ async fn every_task_ends_with_the_shutdown_and_an_early_end_is_told() {
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
     tasks.spawn(async { panic!("on purpose") });
     assert!(matches!(join(tasks, CancellationToken::new()).await, Err(Ended::Panicked(_))));
+}
+
+/// Touches of nodes so far, once those for what the first lists brought have passed.
+async fn touches_after_a_while(rig: &Rig) -> usize {
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    rig.api.calls(&Method::PATCH, "/api/v1/nodes/").len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_refused_just_before_we_saw_room_is_tried_again() {
+    let api = one_node();
+    api.put(&pod_path("a"), bound_object("a", 4, "n1"));
+    api.put(&pod_path("b"), bound_object("b", 0, "n1"));
+    api.put(&pod_path("pending"), pod_object("pending", 1));
+    let rig = Rig::synced(api).await;
+    let before = touches_after_a_while(&rig).await;
+    // kube-scheduler has seen the end of `a` and asks about `pending`; our watch is a moment behind.
+    rig.sinks.cluster.note_refusal();
+    rig.api.delete(&pod_path("b"));
+    assert_eq!(touches_after_a_while(&rig).await, before, "no GPU became free");
+    rig.api.delete(&pod_path("a"));
+    assert_eq!(touches_after_a_while(&rig).await, before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_that_kube_scheduler_sees_itself_is_not_told() {
+    let api = one_node();
+    api.put(&pod_path("a"), bound_object("a", 4, "n1"));
+    api.put(&pod_path("pending"), pod_object("pending", 1));
+    let rig = Rig::synced(api).await;
+    let before = touches_after_a_while(&rig).await;
+    rig.api.delete(&pod_path("a"));
+    rig.api.put(&node_path("n2"), node_object("n2"));
+    assert_eq!(touches_after_a_while(&rig).await, before);
+    rig.api.blink(|api| api.put(&node_path("n3"), node_object("n3")));
+    assert_eq!(touches_after_a_while(&rig).await, before + 1, "after a gap nobody knows what kube-scheduler saw when");
 }

@@ -1,2 +1,38 @@
-//! x
-fn main() {}
+//! Entry point of `berth-bench`: one run in, one line of JSON out. Progress goes to standard error.
+
+mod args;
+mod call;
+mod host;
+mod line;
+mod nodes;
+mod sample;
+mod scheduler;
+mod serve;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use args::{Args, Command};
+use line::Line;
+
+fn run(args: &Args) -> Result<String> {
+    match &args.command {
+        Command::Serve(args) => Line::of("serve", serve::run(args)?).text(),
+        Command::Scheduler(args) => Line::of("scheduler", scheduler::run(args)?).text(),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(line) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("berth-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

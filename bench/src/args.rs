@@ -1,0 +1,119 @@
+//! Command line of the bench. The defaults are the sizes that the budgets speak of.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+/// Measures Berth against itself on one machine: ratios, never seconds.
+#[derive(Debug, Parser)]
+#[command(name = "berth-bench", version)]
+pub(crate) struct Args {
+    /// What to measure.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The extender's HTTP calls, against an echo on the same HTTP stack.
+    Serve(ServeArgs),
+    /// Pods per second of a real kube-scheduler, with and without the extender.
+    Scheduler(SchedulerArgs),
+}
+
+/// How large the `serve` run is.
+#[derive(Debug, Clone, clap::Args, Serialize)]
+pub(crate) struct ServeArgs {
+    /// Nodes in the index.
+    #[arg(long, default_value_t = 5000)]
+    pub(crate) nodes: usize,
+
+    /// Node names per call, least first; each a size of its own.
+    #[arg(long, value_delimiter = ',', default_value = "500,5000")]
+    pub(crate) names: Vec<usize>,
+
+    /// A/B rounds; the answer is the median of their ratios.
+    #[arg(long, default_value_t = 7)]
+    pub(crate) rounds: usize,
+
+    /// Timed calls of each arm in a round.
+    #[arg(long, default_value_t = 300)]
+    pub(crate) calls: usize,
+
+    /// Percent of all GPUs that pods hold.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=100))]
+    pub(crate) full_percent: u64,
+
+    /// How much a pod object says beside what matters.
+    #[arg(long, value_enum, default_value_t = PodForm::Lean)]
+    pub(crate) pod: PodForm,
+
+    /// Class of the pod (`berth.dev/class`).
+    #[arg(long)]
+    pub(crate) class: Option<String>,
+
+    /// Timed events of each kind.
+    #[arg(long, default_value_t = 2000)]
+    pub(crate) events: usize,
+}
+
+/// How much a pod object says beside what matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PodForm {
+    /// One container, as the API server stores it: about 1 KB.
+    Lean,
+    /// Three containers with a hundred variables, labels, volumes: about 12 KB.
+    Fat,
+}
+
+/// How large the `scheduler` run is.
+#[derive(Debug, Clone, clap::Args, Serialize)]
+pub(crate) struct SchedulerArgs {
+    /// Node objects, each with eight GPUs and a report.
+    #[arg(long, default_value_t = 5000)]
+    pub(crate) nodes: usize,
+
+    /// Pods per arm and round, of two GPUs each.
+    #[arg(long, default_value_t = 500)]
+    pub(crate) pods: usize,
+
+    /// Rounds; the answer is the median of their ratios.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: usize,
+
+    /// Requests a second that kube-scheduler may send, in every arm. Its own default of 50 would be what is measured.
+    #[arg(long, default_value_t = 5000)]
+    pub(crate) qps: u32,
+
+    /// The program berth-scheduler; by default the one beside this program.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) berth_scheduler: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_are_the_sizes_of_the_budgets() {
+        let args = Args::try_parse_from(["berth-bench", "serve"]).unwrap();
+        let Command::Serve(args) = args.command else { panic!("not serve") };
+        assert_eq!((args.nodes, args.names, args.full_percent), (5000, vec![500, 5000], 60));
+    }
+
+    #[test]
+    fn more_than_all_gpus_cannot_be_held() {
+        assert!(Args::try_parse_from(["berth-bench", "serve", "--full-percent", "101"]).is_err());
+    }
+}

@@ -95,8 +95,6 @@ pub struct Metrics {
     pub watch_relists: Family<ByKind, Counter>,
     /// Nodes in the snapshot that decisions read.
     pub snapshot_nodes: Gauge,
-    /// Time to build and publish a snapshot.
-    pub snapshot_build_duration: Histogram,
     /// Panics caught at the edge of a request.
     pub panics: Counter,
     /// Nodes touched so that kube-scheduler tries pods again.
@@ -123,7 +121,6 @@ impl Metrics {
             policy_last_success: Gauge::default(),
             watch_relists: Family::default(),
             snapshot_nodes: Gauge::default(),
-            snapshot_build_duration: SecondsHistogram.new_metric(),
             panics: Counter::default(),
             requeue_touches: Family::default(),
         };
@@ -164,9 +161,6 @@ impl Metrics {
         registry.register("watch_relists", "Full lists after the first", self.watch_relists.clone());
         let help = "Nodes in the snapshot that decisions read";
         registry.register("snapshot_nodes", help, self.snapshot_nodes.clone());
-        let help = "Time to build and publish a snapshot";
-        let name = "snapshot_build_duration";
-        registry.register_with_unit(name, help, Unit::Seconds, self.snapshot_build_duration.clone());
         let help = "Nodes touched so that kube-scheduler tries pods again";
         registry.register("requeue_touches", help, self.requeue_touches.clone());
     }
@@ -207,7 +201,6 @@ berth_panics counter
 berth_policy_last_success_timestamp_seconds gauge
 berth_policy_reloads counter
 berth_requeue_touches counter
-berth_snapshot_build_duration_seconds histogram
 berth_snapshot_nodes gauge
 berth_stale_nodes gauge
 berth_topology_reports_rejected counter

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::admin::{self, Admin, Gates, Watchdog};
+use crate::admin::{self, Admin, Gates, Pulse, Watchdog};
 use crate::args::{Args, Command, LogFormat, ModeArg, ServeArgs};
 use crate::bind::Bind;
 use crate::bind::memory::MemoryBinder;
@@ -24,6 +24,8 @@ use crate::{demo, machines};
 
 /// How often holds are looked over.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+/// How long that may take before the process counts as stuck. A paused machine must not look like one.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Runs the command line to its end.
 ///
@@ -69,13 +71,14 @@ async fn serve(args: ServeArgs) -> Result<()> {
         ModeArg::Allocate => Mode::Allocate,
         ModeArg::Score => Mode::Score,
     };
-    parts.spawn(keep_house(Arc::clone(&cluster)));
+    let watchdog = Watchdog::new();
+    // A pulse that stops means that the runtime or the index is stuck: then only a restart helps.
+    parts.spawn(keep_house(Arc::clone(&cluster), watchdog.add("house kept", SILENCE_MAX)));
     let decider = Arc::new(Decider::new(Arc::clone(&cluster), bind, mode, remembers));
     let settings = Settings { pre_stop_delay: Duration::from_secs(args.pre_stop_seconds), ..Settings::default() };
     let limits = settings.limits.clone();
     let extender = Extender::new(decider, gates.clone(), Arc::clone(&metrics), settings);
     let serving = tokio::spawn(http::serve(listener, extender, stop.clone()));
-    let watchdog = Watchdog::default();
     let admin = Admin { gates, watchdog, metrics };
     let admin = tokio::spawn(admin::serve(admin_listener, admin, limits, stop_admin.clone()));
     tracing::info!(listen = %args.listen, admin = %args.admin_listen, ?mode, "berth-scheduler serves");
@@ -119,10 +122,11 @@ async fn second_signal() {
 }
 
 /// Lets go of holds whose time is over, and keeps the gauges true.
-async fn keep_house(cluster: Arc<Cluster>) -> Result<()> {
+async fn keep_house(cluster: Arc<Cluster>, pulse: Pulse) -> Result<()> {
     let mut timer = tokio::time::interval(EXPIRE_EVERY);
     loop {
         timer.tick().await;
+        pulse.beat();
         let expired = cluster.index.expire_holds(cluster.now_ms());
         if expired > 0 {
             tracing::warn!(expired, "holds ended without a word of their pods");

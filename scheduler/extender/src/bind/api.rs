@@ -21,7 +21,6 @@ use super::Bind;
 use crate::cluster::Cluster;
 use crate::convert::{pod_facts, pod_request};
 use crate::http::{BoxFuture, Failure};
-use crate::metrics::ByResult;
 use crate::watch::PodOrder;
 use crate::wire::{BindArgs, Pod};
 use call::{Api, CallError, Target};
@@ -114,7 +113,6 @@ impl ApiBinder {
             RESULTS.contains(&code) || Reason::ALL.iter().any(|r| r.code() == code),
             "{code} is not documented"
         );
-        self.cluster.metrics.bind_results.get_or_create(&ByResult { result: code }).inc();
         let Times { turn_ms, list_ms, write_ms } = times;
         let BindArgs { pod_namespace: namespace, pod_name: pod, pod_uid: uid, node } = args;
         match &result {

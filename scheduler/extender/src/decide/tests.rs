@@ -6,56 +6,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use berth_core::demand::Totals;
-use berth_core::view::Compute;
 use berth_index::{Event, NodeFacts, PlanNote, PodFacts};
-use berth_model::{
-    BootId, CpuSet, Driver, Generation, Gpu, GpuIndex, GpuUuid, Health, Link, LinkMatrix, MiB, NodeName, NodeTopology,
-    Parts, PciAddress, PcieLevel,
-};
+use berth_model::GpuUuid;
 
 use super::*;
 use crate::bind::memory::MemoryBinder;
-use crate::metrics::Metrics;
+use crate::fixture::{cluster, name, node_facts, topology};
 use crate::wire::{Container, OwnerReference, Quantity};
 
-fn name(text: &str) -> NodeName {
-    NodeName::parse(text).unwrap()
-}
-
 fn add_node(cluster: &Cluster, node: &str, zone: Option<&str>) {
-    let gpu = |i: u8| Gpu {
-        index: GpuIndex(i),
-        uuid: GpuUuid::parse(&format!("GPU-{node}-{i}")).unwrap(),
-        pci: PciAddress { domain: 0, bus: i, device: 0, function: 0 },
-        product: "X".to_owned(),
-        memory: None,
-        zone: None,
-        cpus: CpuSet::default(),
-        memory_zone: None,
-        mig_enabled: None,
-        health: Health::Healthy,
-    };
-    let topology = NodeTopology::try_new(Parts {
-        node: name(node),
-        boot_id: BootId::parse("boot").unwrap(),
-        generation: Generation(1),
-        driver: Driver::Loaded(String::new()),
-        zones: Vec::new(),
-        gpus: (0..4).map(gpu).collect(),
-        nics: Vec::new(),
-        links: LinkMatrix::build(4, |a, b| Link { nvlinks: u8::from(a / 2 == b / 2), pcie: Some(PcieLevel::Sys) }),
-        findings: Vec::new(),
-    })
-    .unwrap();
-    cluster.index.apply(Event::Node(NodeFacts {
-        name: name(node),
-        boot_id: None,
-        offered: [("nvidia.com/gpu".to_owned(), 4)].into(),
-        allocatable: Compute { cpu_milli: 64_000, memory: MiB(512 << 10) },
-        zone: zone.map(str::to_owned),
-        is_avoided: false,
-    }));
-    cluster.index.apply(Event::Report(Box::new(topology)));
+    cluster.index.apply(Event::Node(NodeFacts { zone: zone.map(str::to_owned), ..node_facts(node) }));
+    cluster.index.apply(Event::Report(Box::new(topology(node, 1, 0))));
 }
 
 fn hold(cluster: &Cluster, uid: &str, node: &str, devices: &[u8]) {
@@ -97,7 +58,7 @@ fn rig(nodes: usize) -> Rig {
 }
 
 fn rig_in(nodes: usize, mode: Mode) -> Rig {
-    let cluster = Arc::new(Cluster::new(Arc::new(Metrics::new("test"))));
+    let cluster = cluster();
     let names: Vec<String> = (0..nodes).map(|i| format!("n{i:03}")).collect();
     for (i, node) in names.iter().enumerate() {
         add_node(&cluster, node, ["a", "b", "c"].get(i % 4).copied());

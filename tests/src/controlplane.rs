@@ -49,10 +49,11 @@ pub use nodes::NodeSpec;
 pub use process::{Process, ProcessSpec};
 
 use access::{ADMIN_TOKEN, Access};
-use folder::Folder;
+pub(crate) use folder::Folder;
 use pki::Pki;
 pub use servers::free_port;
 
+pub(crate) use servers::{PORT_TRIES, port_taken};
 use servers::{etcd_spec, start_apiserver};
 
 /// kubectl must not ask for the API server's time for longer than any test wants to wait.
@@ -107,7 +108,7 @@ impl ControlPlane {
     pub async fn start(options: Options) -> Result<Self> {
         let build = options.build.clone();
         let programs = tokio::task::spawn_blocking(move || programs(&build)).await??;
-        let folder = Folder::new()?;
+        let folder = Folder::new("berth-plane-")?;
         let pki = pki::write(folder.path())?;
         let kubeconfig = folder.path().join("admin.kubeconfig");
         let etcd = Process::spawn(etcd_spec(&programs, folder.path()), folder.path())?;

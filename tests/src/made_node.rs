@@ -9,10 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use berth_machine::{Faults, Machine, Salt, render, topology_with};
 use berth_model::{NodeName, NodeTopology};
-use tempfile::TempDir;
 
 use crate::binaries::binaries;
-use crate::controlplane::{NodeSpec, Process, ProcessSpec};
+use crate::controlplane::{Folder, NodeSpec, Process, ProcessSpec};
 
 /// How often a made node's agent reads the hardware: as fast as a test wants to see a change.
 const POLL_INTERVAL: &str = "100ms";
@@ -27,7 +26,7 @@ pub struct MadeNode {
     machine: Machine,
     salt: Salt,
     faults: Faults,
-    folder: TempDir,
+    folder: Folder,
 }
 
 impl MadeNode {
@@ -38,7 +37,7 @@ impl MadeNode {
     pub fn new(machine: &str, name: &str) -> Result<Self> {
         let path = machine_file(machine);
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        let folder = tempfile::Builder::new().prefix("berth-node-").tempdir()?;
+        let folder = Folder::new("berth-node-")?;
         std::fs::write(folder.path().join("machine.yaml"), &text)?;
         let made = Self {
             name: NodeName::parse(name)?,

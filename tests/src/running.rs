@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::binaries::binaries;
-use crate::controlplane::{ControlPlane, KubeScheduler, NAMESPACE, Options, Process, ProcessSpec, free_port};
+use crate::controlplane::{
+    ControlPlane, KubeScheduler, NAMESPACE, Options, PORT_TRIES, Process, ProcessSpec, free_port, port_taken,
+};
 use crate::installed::overlay;
 use crate::made_node::MadeNode;
 
@@ -57,9 +59,7 @@ impl Running {
             agents.push(plane.spawn(node.agent(&kubeconfig)?)?);
             made.push(node);
         }
-        let (extender_port, admin_port) = (free_port()?, free_port()?);
-        let mut scheduler = plane.spawn(scheduler_spec(&plane, extender_port, admin_port).await?)?;
-        scheduler.wait_for_http(&format!("http://127.0.0.1:{admin_port}/readyz"), UP_WITHIN).await?;
+        let (scheduler, extender_port, admin_port) = start_scheduler(&plane).await?;
         let identity = plane.scheduler_identity().await?;
         let kube_scheduler = plane.start_kube_scheduler_as(&identity, &kube_scheduler_config(extender_port)?).await?;
         let running = Self { kube_scheduler, scheduler, agents, nodes: made, plane, extender_port, admin_port };
@@ -170,6 +170,20 @@ impl Running {
     pub async fn metrics(&mut self) -> Result<String> {
         let url = format!("http://127.0.0.1:{}/metrics", self.admin_port);
         self.scheduler.wait_for_http(&url, UP_WITHIN).await
+    }
+}
+
+/// Starts berth-scheduler on ports of its own, again when another process took one of them first.
+async fn start_scheduler(plane: &ControlPlane) -> Result<(Process, u16, u16)> {
+    let mut tries = 1;
+    loop {
+        let (extender_port, admin_port) = (free_port()?, free_port()?);
+        let mut scheduler = plane.spawn(scheduler_spec(plane, extender_port, admin_port).await?)?;
+        let ready = scheduler.wait_for_http(&format!("http://127.0.0.1:{admin_port}/readyz"), UP_WITHIN).await;
+        match ready {
+            Err(error) if tries < PORT_TRIES && port_taken(&error) => tries += 1,
+            ready => return ready.map(|_| (scheduler, extender_port, admin_port)),
+        }
     }
 }
 

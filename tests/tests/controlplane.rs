@@ -212,7 +212,7 @@ spec:
 #[tokio::test]
 async fn a_killed_harness_leaves_no_process_and_no_folder_behind() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let spec = ProcessSpec::new("cluster", env!("CARGO_BIN_EXE_cluster")).args(["--nodes", "1"]);
+    let spec = ProcessSpec::new("cluster", env!("CARGO_BIN_EXE_cluster")).args(["--bare", "--nodes", "1"]);
     let mut cluster = Process::spawn(spec, folder.path())?;
     let line = cluster.wait_for_log("export KUBECONFIG=", Duration::from_secs(60)).await?;
     let (_, kubeconfig) = line.split_once('=').context("no path")?;
@@ -232,5 +232,25 @@ async fn a_killed_harness_leaves_no_process_and_no_folder_behind() -> Result<()>
         assert!(std::time::Instant::now() < deadline, "{} is still there", plane.display());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_live_cluster_of_the_readme_answers_and_goes_without_a_trace() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let spec = ProcessSpec::new("cluster", env!("CARGO_BIN_EXE_cluster")).args(["--node", "na=bridged-pairs"]);
+    let mut cluster = Process::spawn(spec.args(["--nodes", "1"]), folder.path())?;
+    // Berth's programs may have to be built first.
+    let line = cluster.wait_for_log("export KUBECONFIG=", Duration::from_secs(600)).await?;
+    let (_, kubeconfig) = line.split_once('=').context("no path")?;
+    let said = cluster.log()?;
+    let kubectl = said.lines().find_map(|line| line.trim().strip_prefix("alias kubectl=")).context("no kubectl")?;
+    let get = ["--kubeconfig", kubeconfig, "get", "nodetopologies", "-o", "name"];
+    let output = std::process::Command::new(kubectl).args(get).output()?;
+    let names = String::from_utf8(output.stdout)?;
+    assert_eq!(names.lines().map(|name| name.rsplit('/').next()).collect::<Vec<_>>(), [Some("na"), Some("node-0")]);
+
+    assert!(cluster.terminate(Duration::from_secs(20)).await?.success());
+    assert!(!Path::new(kubeconfig).exists());
     Ok(())
 }

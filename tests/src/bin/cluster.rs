@@ -1,24 +1,31 @@
-//! Owns the live cluster to play with: starts a real control plane with plain
-//! nodes, prints how to reach it, and holds until Ctrl-C.
+//! Owns the live cluster to play with: a real control plane with Berth on it, or bare; prints how to reach it, and holds until Ctrl-C.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use berth_tests::binaries::binaries;
 use berth_tests::controlplane::{ControlPlane, NodeSpec, Options};
+use berth_tests::running::Running;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Opens a real control plane on this machine and holds it until Ctrl-C.
+/// What a cluster has when nothing is said: one node of each kind of GPU machine.
+const NODES: [&str; 4] = ["h100=dgx-h100", "dgx1=dgx-1v", "pcie=pcie-8gpu-two-level", "pairs=bridged-pairs"];
+
+/// Opens a live Kubernetes control plane on this machine, with Berth placing pods on made-up GPU nodes, and holds it until Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "cluster")]
 struct Arguments {
-    /// Plain nodes to create, named node-0 and so on.
-    #[arg(long, default_value_t = 4)]
+    /// A node with an agent, made from tests/machines/MACHINE.yaml; may be given again and again.
+    #[arg(long = "node", value_name = "NAME=MACHINE", default_values = NODES)]
+    made: Vec<String>,
+    /// Further nodes node-0, node-1, ... of one machine, with a report but no agent.
+    #[arg(long, default_value_t = 0)]
     nodes: u32,
-    /// GPUs that every plain node offers.
-    #[arg(long, default_value_t = 8)]
-    gpus: u32,
-    /// Leave out kube-scheduler: pods then stay Pending until something binds them.
-    #[arg(long)]
-    no_scheduler: bool,
+    /// The machine of those further nodes.
+    #[arg(long, default_value = "dgx-h100")]
+    machine: String,
+    /// Without Berth: the control plane, the stock kube-scheduler, and the further nodes as plain ones.
+    #[arg(long, conflicts_with = "made")]
+    bare: bool,
 }
 
 #[tokio::main]
@@ -37,17 +44,35 @@ async fn main() -> Result<()> {
 
 /// Starts everything and never returns by itself, but for an error.
 async fn hold(arguments: &Arguments) -> Result<()> {
-    let plane = ControlPlane::start(Options::default()).await?;
-    let specs: Vec<NodeSpec> =
-        (0..arguments.nodes).map(|number| NodeSpec::gpus(format!("node-{number}"), arguments.gpus)).collect();
-    plane.create_nodes(&specs).await?;
-    let _scheduler = match arguments.no_scheduler {
-        true => None,
-        false => Some(plane.start_kube_scheduler("").await?),
-    };
-    println!("A real control plane with {} nodes; logs in {}", specs.len(), plane.folder().display());
-    println!("  export KUBECONFIG={}", plane.kubeconfig_path().display());
-    println!("  alias kubectl={}", plane.programs().kubectl().display());
-    println!("Ctrl-C ends it.");
+    let further: Vec<String> = (0..arguments.nodes).map(|number| format!("node-{number}")).collect();
+    if arguments.bare {
+        let plane = ControlPlane::start(Options::default()).await?;
+        let specs: Vec<NodeSpec> = further.iter().map(|name| NodeSpec::gpus(name, 8)).collect();
+        plane.create_nodes(&specs).await?;
+        let _scheduler = plane.start_kube_scheduler("").await?;
+        println!("A bare Kubernetes control plane with {} nodes; logs in {}", specs.len(), plane.folder().display());
+        print_access(&plane);
+        return std::future::pending().await;
+    }
+    let made = arguments.made.iter().map(|node| {
+        let (name, machine) = node.split_once('=').with_context(|| format!("--node {node}: NAME=MACHINE is right"))?;
+        Ok((machine, name))
+    });
+    let running = Running::start(&made.collect::<Result<Vec<_>>>()?).await?;
+    let plane = &running.plane;
+    plane.create_reported_nodes(&arguments.machine, &further).await?;
+    let nodes = running.nodes.len() + further.len();
+    println!("A live Kubernetes control plane with Berth and {nodes} nodes; logs in {}", plane.folder().display());
+    println!("Pods with `schedulerName: berth` are placed; no kubelet runs them, so they stay Pending on their node.");
+    println!("  extender http://127.0.0.1:{}", running.extender_port);
+    println!("  metrics  http://127.0.0.1:{}/metrics", running.admin_port);
+    println!("  alias berth={}", binaries()?.cli.display());
+    print_access(plane);
     std::future::pending().await
+}
+
+fn print_access(plane: &ControlPlane) {
+    println!("  alias kubectl={}", plane.programs().kubectl().display());
+    println!("  export KUBECONFIG={}", plane.kubeconfig_path().display());
+    println!("Ctrl-C ends it.");
 }

@@ -1,4 +1,4 @@
-//! Owns the folder of one plane: where it is and when it goes.
+//! Owns a folder of the harness, of a plane or a made node: where it is and when it goes.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use tempfile::TempDir;
 
 use super::guard;
 
-/// The folder of one plane; kept on drop when `BERTH_TESTS_KEEP` is set.
+/// A temporary folder, gone on drop and also when this process dies; kept when `BERTH_TESTS_KEEP` is set.
 #[derive(Debug)]
-pub(super) struct Folder(TempDir);
+pub(crate) struct Folder(TempDir);
 
 impl Folder {
-    pub(super) fn new() -> Result<Self> {
-        let mut folder = tempfile::Builder::new().prefix("berth-plane-").tempdir()?;
+    pub(crate) fn new(prefix: &str) -> Result<Self> {
+        let mut folder = tempfile::Builder::new().prefix(prefix).tempdir()?;
         if std::env::var_os("BERTH_TESTS_KEEP").is_some() {
             folder.disable_cleanup(true);
             eprintln!("keeping {}", folder.path().display());
@@ -23,7 +23,7 @@ impl Folder {
         Ok(Self(folder))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
 use super::http::Getter;
-use super::servers::{PORT_TAKEN, PORT_TRIES, free_port};
+use super::servers::{PORT_TRIES, free_port, port_taken};
 use super::{ControlPlane, Process, ProcessSpec};
 
 /// It is ready as soon as its caches are filled; thousands of nodes take some seconds.
@@ -70,7 +70,7 @@ impl ControlPlane {
         fs::write(&path, complete(config, kubeconfig)?.to_string())?;
         for _ in 1..PORT_TRIES {
             match self.try_kube_scheduler(&name, &path).await {
-                Err(error) if format!("{error:#}").contains(PORT_TAKEN) => {}
+                Err(error) if port_taken(&error) => {}
                 other => return other,
             }
         }

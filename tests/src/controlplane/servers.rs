@@ -13,10 +13,12 @@ use super::{Options, Process, ProcessSpec, Programs, http};
 
 /// Free ports are found by asking the kernel and letting go again, so another process may take
 /// one in between. That is rare; this many times in a row it is something else.
-pub(super) const PORT_TRIES: u32 = 5;
+pub(crate) const PORT_TRIES: u32 = 5;
 
-/// What Go's servers say when somebody else took the port.
-pub(super) const PORT_TAKEN: &str = "address already in use";
+/// Whether a program ended because somebody else took its port. Go and Rust say it in the same words, but for a capital.
+pub(crate) fn port_taken(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("ddress already in use")
+}
 
 /// etcd listens on sockets in the plane's folder: no port to race for, and nobody else's store.
 /// The names are relative because a socket's path may not be longer than 107 bytes.
@@ -42,7 +44,7 @@ pub(super) async fn start_apiserver(
     fs::write(&tokens, format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?;
     for _ in 1..PORT_TRIES {
         match try_apiserver(options, programs, folder, pki).await {
-            Err(error) if format!("{error:#}").contains(PORT_TAKEN) => {}
+            Err(error) if port_taken(&error) => {}
             other => return other,
         }
     }

@@ -84,6 +84,13 @@ impl FakeApi {
         self.lock().objects.get(path).cloned()
     }
 
+    /// Replaces an object without telling the watches that are open.
+    pub(crate) fn put_unseen(&self, path: &str, object: Value) {
+        let watchers = std::mem::take(&mut self.lock().watchers);
+        self.put(path, object);
+        self.lock().watchers = watchers;
+    }
+
     /// Changes things while every watch is cut, and forgets what it would need to resume them: each watcher meets 410 and lists.
     pub(crate) fn blink(&self, change: impl FnOnce(&Self)) {
         let cut: Vec<_> = std::mem::take(&mut self.lock().watchers);

@@ -50,6 +50,12 @@ impl Requeue {
         self.told.notify_one();
     }
 
+    /// Some node can take more than before.
+    pub fn something_grew(&self) {
+        self.grown.lock().unwrap_or_else(PoisonError::into_inner).any = true;
+        self.told.notify_one();
+    }
+
     /// Another policy is in force: any node may take more, and pods may be ours that were not.
     pub fn policy_changed(&self) {
         let mut grown = self.grown.lock().unwrap_or_else(PoisonError::into_inner);

@@ -20,6 +20,7 @@ use crate::cluster::Cluster;
 use crate::decide::{Decider, Mode};
 use crate::http::{self, Extender, Settings};
 use crate::metrics::Metrics;
+use crate::requeue::Requeue;
 use crate::{demo, machines};
 
 /// How often holds are looked over.
@@ -62,10 +63,12 @@ async fn serve(args: ServeArgs) -> Result<()> {
     let cluster = Arc::new(Cluster::new(Arc::clone(&metrics)));
     let gates = Gates::new();
     let mut parts = Parts::new();
-    let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
+    // The rest goes on through the drain: calls that are still served need what the watchers see.
+    let (stop, stop_rest) = (CancellationToken::new(), CancellationToken::new());
+    let requeue = Arc::new(Requeue::default());
     let (bind, remembers) = match &args.machines {
         Some(dir) => (from_machines(&args, dir, &cluster, &mut parts)?, true),
-        None => (api::connect(&args, &cluster, &gates, &stop, &mut parts).await?, false),
+        None => (api::connect(&args, &cluster, &requeue, &gates, &stop_rest, &mut parts).await?, false),
     };
     let mode = match args.mode {
         ModeArg::Allocate => Mode::Allocate,
@@ -73,14 +76,14 @@ async fn serve(args: ServeArgs) -> Result<()> {
     };
     let watchdog = Watchdog::new();
     // A pulse that stops means that the runtime or the index is stuck: then only a restart helps.
-    parts.spawn(keep_house(Arc::clone(&cluster), watchdog.add("house kept", SILENCE_MAX)));
+    parts.spawn(keep_house(Arc::clone(&cluster), requeue, watchdog.add("house kept", SILENCE_MAX)));
     let decider = Arc::new(Decider::new(Arc::clone(&cluster), bind, mode, remembers));
     let settings = Settings { pre_stop_delay: Duration::from_secs(args.pre_stop_seconds), ..Settings::default() };
     let limits = settings.limits.clone();
     let extender = Extender::new(decider, gates.clone(), Arc::clone(&metrics), settings);
     let serving = tokio::spawn(http::serve(listener, extender, stop.clone()));
     let admin = Admin { gates, watchdog, metrics };
-    let admin = tokio::spawn(admin::serve(admin_listener, admin, limits, stop_admin.clone()));
+    let admin = tokio::spawn(admin::serve(admin_listener, admin, limits, stop_rest.clone()));
     tracing::info!(listen = %args.listen, admin = %args.admin_listen, ?mode, "berth-scheduler serves");
 
     let ended = until_end(&mut parts).await;
@@ -90,7 +93,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
         end = serving => tracing::info!(unfinished = end?.unfinished, "drained"),
         () = forced => tracing::warn!("second signal: ending without a drain"),
     }
-    stop_admin.cancel();
+    stop_rest.cancel();
     let _ = admin.await?;
     ended
 }
@@ -122,7 +125,7 @@ async fn second_signal() {
 }
 
 /// Lets go of holds whose time is over, and keeps the gauges true.
-async fn keep_house(cluster: Arc<Cluster>, pulse: Pulse) -> Result<()> {
+async fn keep_house(cluster: Arc<Cluster>, requeue: Arc<Requeue>, pulse: Pulse) -> Result<()> {
     let mut timer = tokio::time::interval(EXPIRE_EVERY);
     loop {
         timer.tick().await;
@@ -130,6 +133,8 @@ async fn keep_house(cluster: Arc<Cluster>, pulse: Pulse) -> Result<()> {
         let expired = cluster.index.expire_holds(cluster.now_ms());
         if expired > 0 {
             tracing::warn!(expired, "holds ended without a word of their pods");
+            // kube-scheduler knows nothing of holds.
+            requeue.something_grew();
         }
         cluster.set_gauges();
     }

@@ -85,11 +85,22 @@ async fn where_no_pod_waits_nothing_is_touched() {
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_our_watch_shows_late_is_not_missed() {
     let rig = rig();
-    rig.requeue.node_grew(&name("n1"));
+    rig.requeue.node_grew(&name("n2"));
     sleep(Duration::from_secs(1)).await;
     rig.wait("a");
     sleep(TOUCH_INTERVAL).await;
-    assert_eq!(rig.touched(), ["n1"]);
+    assert_eq!(rig.touched(), ["n2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn growth_while_looking_once_more_is_touched_for_once() {
+    let rig = rig();
+    rig.requeue.node_grew(&name("n1"));
+    sleep(Duration::from_secs(1)).await;
+    rig.wait("a");
+    rig.requeue.node_grew(&name("n2"));
+    sleep(TOUCH_INTERVAL * 4).await;
+    assert_eq!(rig.touched(), ["n2"]);
 }
 
 #[tokio::test(start_paused = true)]

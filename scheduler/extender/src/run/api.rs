@@ -23,6 +23,7 @@ const SCHEDULER_NAME: &str = "berth";
 pub(super) async fn connect(
     args: &ServeArgs,
     cluster: &Arc<Cluster>,
+    requeue: &Arc<Requeue>,
     gates: &Gates,
     stop: &CancellationToken,
     parts: &mut Parts,
@@ -35,10 +36,8 @@ pub(super) async fn connect(
     let watching = watch::client(config.clone()).context("client of the watchers")?;
     let binding = api::client(config).context("client of the binder")?;
     let (events, writer) = events::channel();
-    let requeue = Arc::new(Requeue::default());
     let order = Arc::new(PodOrder::default());
-    let sinks =
-        Sinks { cluster: Arc::clone(cluster), requeue: Arc::clone(&requeue), events, order: Arc::clone(&order) };
+    let sinks = Sinks { cluster: Arc::clone(cluster), requeue: Arc::clone(requeue), events, order: Arc::clone(&order) };
     let settings = Settings {
         namespace: args.namespace.clone(),
         policy_name: args.policy_configmap.clone(),
@@ -54,7 +53,7 @@ pub(super) async fn connect(
     });
     // Mode score has no right to write: pods then wait for kube-scheduler's own timer.
     if args.mode == ModeArg::Allocate {
-        let touching = requeue.run(watching, Arc::clone(cluster), stop.clone());
+        let touching = Arc::clone(requeue).run(watching, Arc::clone(cluster), stop.clone());
         parts.spawn(async move {
             touching.await;
             Ok(())

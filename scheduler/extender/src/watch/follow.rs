@@ -169,8 +169,13 @@ impl<K: kube::Resource, S: Sink<K>> Follower<K, S> {
             tracing::warn!(kind = S::KIND, code, %error, "the watch failed, trying again");
             self.gate.say(error.to_string());
         }
-        // The object that could not be read is lost to this watch: only a list brings it back.
-        matches!(error, watcher::Error::WatchFailed(kube::Error::SerdeError(_)))
+        // An object that could not be read is lost to this watch: only a list brings it back. kube takes such a line for a Status,
+        // which any JSON object is to it, so it comes as an answer of the API server without code or text.
+        let is_unread = matches!(error, watcher::Error::WatchFailed(kube::Error::SerdeError(_) | kube::Error::Api(_)));
+        if is_unread {
+            tracing::error!(kind = S::KIND, "an object of the watch could not be read: listing all again");
+        }
+        is_unread
     }
 }
 

@@ -223,8 +223,10 @@ async fn a_younger_pod_of_the_same_name_is_never_bound() {
     younger["metadata"]["uid"] = json!("uid-younger");
     rig.api.put(&pod_path("a"), younger);
     assert_eq!(rig.bind_in_time("a", "n1").await.unwrap_err().code, "pod-gone");
+    assert_eq!(rig.posts().len(), 1, "the precondition refused it");
     rig.cluster.waiting.forget(&PodUid::new("uid-a"));
     assert_eq!(rig.bind_in_time("a", "n1").await.unwrap_err().code, "pod-gone");
+    assert_eq!(rig.posts().len(), 1, "no need to write");
     rig.api.delete(&pod_path("a"));
     assert_eq!(rig.bind_in_time("a", "n1").await.unwrap_err().code, "pod-gone");
     assert_eq!(rig.hold_count(), 0);
@@ -286,6 +288,21 @@ async fn a_bind_during_a_full_list_is_refused_and_told_why() {
     assert!(failure.text.contains("listed again"), "{failure}");
     drop(list);
     rig.bind("a", "n1").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_takes_long_keeps_no_list_waiting() {
+    let rig = rig().await;
+    rig.wait("a", 1);
+    rig.api.fail(Method::POST, "/binding", Fault::Stall, 1);
+    let list = async {
+        while rig.posts().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::timeout(Duration::from_millis(1), rig.order.begin_list()).await.unwrap();
+    };
+    let (result, ()) = tokio::join!(rig.bind("a", "n1"), list);
+    assert_eq!(result.unwrap_err().code, "unknown");
 }
 
 #[tokio::test(start_paused = true)]

@@ -104,6 +104,9 @@ async fn a_gap_in_the_watch_of_agents_does_not_restart_their_clock() {
     assert_eq!(rig.knowledge("n1"), Knowledge::Stale);
     rig.api.blink(|api| api.put(&agent_path("agent-1"), agent("agent-1", "n1", "True")));
     eventually("seen in a list", || rig.knowledge("n1") == Knowledge::Current).await;
+    rig.api.blink(|api| api.delete(&agent_path("agent-1")));
+    seconds(100).await;
+    assert_eq!(rig.knowledge("n1"), Knowledge::Stale, "its end was in a gap");
 }
 
 #[tokio::test(start_paused = true)]

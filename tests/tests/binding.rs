@@ -191,7 +191,6 @@ async fn binds_at_once_fill_a_node_exactly() -> Result<()> {
         let name = format!("p{i}");
         pods.push((rig.create(pod(&name, 1, &[])).await?, name));
     }
-    let began = Instant::now();
     let binds =
         pods.iter().enumerate().map(|(i, (uid, name))| rig.bind(name, uid, if i % 3 == 0 { "n1" } else { "n2" }));
     let results = futures::future::join_all(binds).await;

@@ -78,12 +78,16 @@ impl Sink<WatchedPod> for Pods {
     }
 
     fn replace(&mut self, items: Vec<Self::Item>) -> bool {
-        let seen = || items.iter().flatten();
-        let live = seen().map(|s| Event::Pod(Box::new(s.facts.clone()))).collect();
+        let mut live = Vec::with_capacity(items.len());
+        let mut waiting = Vec::new();
+        for Seen { facts, waits } in items.into_iter().flatten() {
+            waiting.extend(waits.map(|request| (facts.uid.clone(), request)));
+            live.push(Event::Pod(Box::new(facts)));
+        }
         let changes = self.sinks.cluster.index.reset(Kind::Pods, live);
-        let waiting: BTreeSet<&PodUid> = seen().filter(|s| s.waits.is_some()).map(|s| &s.facts.uid).collect();
-        self.sinks.cluster.waiting.retain(|uid| waiting.contains(uid));
-        for request in items.into_iter().flatten().filter_map(|s| s.waits) {
+        let uids: BTreeSet<&PodUid> = waiting.iter().map(|(uid, _)| uid).collect();
+        self.sinks.cluster.waiting.retain(|uid| uids.contains(uid));
+        for (_, request) in waiting {
             self.sinks.cluster.waiting.remember(request);
         }
         // After those that wait, without whom growth is no news.

@@ -254,6 +254,17 @@ impl ControlPlane {
     }
 }
 
+/// The body of a plain `http://` page that answers 200.
+///
+/// # Errors
+/// No answer in time, or another status.
+pub async fn fetch(url: &str) -> Result<String> {
+    match http::Getter::plain(url)?.get().await? {
+        (200, body) => Ok(body),
+        (status, body) => bail!("{url}: {status} {body}"),
+    }
+}
+
 fn established(definition: &CustomResourceDefinition) -> bool {
     let conditions = definition.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Established" && one.status == "True"))

@@ -61,15 +61,17 @@ impl Cluster {
     /// Sets the gauges that are counted, not stepped.
     pub fn set_gauges(&self) {
         let snapshot = self.index.snapshot();
-        let (mut nodes, mut stale, mut imprecise) = (0, 0, 0);
+        let (mut nodes, mut stale, mut imprecise, mut drifted) = (0, 0, 0, 0_usize);
         for slot in snapshot.nodes().filter(|s| s.exists) {
             nodes += 1;
             stale += i64::from(slot.view.knowledge == Knowledge::Stale);
             imprecise += i64::from(slot.view.is_imprecise);
+            drifted += slot.holders.iter().filter(|h| h.drifted_from.is_some()).count();
         }
         self.metrics.snapshot_nodes.set(nodes);
         self.metrics.stale_nodes.set(stale);
         self.metrics.imprecise_nodes.set(imprecise);
+        self.metrics.drift_pods.set(i64::try_from(drifted).unwrap_or(i64::MAX));
         self.metrics.holds_active.set(i64::try_from(snapshot.hold_count()).unwrap_or(i64::MAX));
     }
 

@@ -71,7 +71,26 @@ pub fn pod_facts(pod: &Pod) -> Option<PodFacts> {
         is_ended: matches!(pod.status.phase.as_str(), "Succeeded" | "Failed"),
         totals: Totals::of(&pod_request(pod)),
         note,
+        truth: truth(pod),
     })
+}
+
+/// Most device ids taken of one pod: bounds what a status can cost. No node has as many.
+const DEVICES_MAX: usize = 1024;
+
+/// The devices that the kubelet says it gave the pod, by resource. Plain init containers reuse devices of the others: each once.
+fn truth(pod: &Pod) -> BTreeMap<String, Vec<String>> {
+    let statuses = pod.status.init_container_statuses.iter().chain(&pod.status.container_statuses);
+    let mut truth: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let given = statuses.flat_map(|s| &s.allocated_resources_status);
+    let ids = given.flat_map(|resource| resource.resources.iter().map(|device| (&resource.name, &device.resource_id)));
+    for (resource, id) in ids.take(DEVICES_MAX) {
+        let known = truth.entry(resource.clone()).or_default();
+        if !known.contains(id) {
+            known.push(id.clone());
+        }
+    }
+    truth
 }
 
 fn plan_note(pod: &Pod, node: &NodeName) -> PlanNote {
@@ -121,6 +140,22 @@ mod tests {
         assert!(!pod_request(&hard).has_soft_wishes, "explicit constraints switch the default ones off");
         hard.spec.topology_spread_constraints.push(constraint("ScheduleAnyway"));
         assert!(pod_request(&hard).has_soft_wishes);
+    }
+
+    #[test]
+    fn the_kubelets_word_is_read_from_every_container_each_device_once() {
+        let given = |ids: &[&str]| {
+            let devices: Vec<_> =
+                ids.iter().map(|id| serde_json::json!({"resourceID": id, "health": "Healthy"})).collect();
+            serde_json::json!({"name": "c", "allocatedResourcesStatus": [{"name": "nvidia.com/gpu", "resources": devices}]})
+        };
+        let object = serde_json::json!({"metadata": {"uid": "u1"}, "spec": {"nodeName": "n1"}, "status": {
+            "initContainerStatuses": [given(&["GPU-a"])],
+            "containerStatuses": [given(&["GPU-a", "GPU-b"]), {"name": "plain"}],
+        }});
+        let pod: Pod = serde_json::from_value(object).unwrap();
+        let expected = [("nvidia.com/gpu".to_owned(), vec!["GPU-a".to_owned(), "GPU-b".to_owned()])];
+        assert_eq!(pod_facts(&pod).unwrap().truth, expected.into());
     }
 
     #[test]

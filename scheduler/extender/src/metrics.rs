@@ -87,6 +87,8 @@ pub struct Metrics {
     pub stale_nodes: Gauge,
     /// Nodes where counts and plans disagree.
     pub imprecise_nodes: Gauge,
+    /// Pods to which the kubelet gave other devices than planned.
+    pub drift_pods: Gauge,
     /// Policy edits, taken or refused.
     pub policy_reloads: Family<ByResult, Counter>,
     /// When a policy was last taken, in Unix seconds.
@@ -117,6 +119,7 @@ impl Metrics {
             topology_reports_rejected: Family::default(),
             stale_nodes: Gauge::default(),
             imprecise_nodes: Gauge::default(),
+            drift_pods: Gauge::default(),
             policy_reloads: Family::default(),
             policy_last_success: Gauge::default(),
             watch_relists: Family::default(),
@@ -154,6 +157,8 @@ impl Metrics {
         registry.register("stale_nodes", "Nodes whose topology is stale", self.stale_nodes.clone());
         let help = "Nodes where counts and plans disagree";
         registry.register("imprecise_nodes", help, self.imprecise_nodes.clone());
+        let help = "Pods to which the kubelet gave other devices than planned";
+        registry.register("drift_pods", help, self.drift_pods.clone());
         registry.register("policy_reloads", "Policy edits by result", self.policy_reloads.clone());
         let help = "When a policy was last taken, in Unix time";
         let name = "policy_last_success_timestamp";
@@ -190,6 +195,7 @@ mod tests {
     const NAMES: &str = "\
 berth_bind_results counter
 berth_build info
+berth_drift_pods gauge
 berth_extender_connections gauge
 berth_extender_connections_cut counter
 berth_extender_filter_rejections counter

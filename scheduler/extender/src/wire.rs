@@ -17,8 +17,8 @@ pub use answer::{
 pub use args::{BindArgs, DecodeError, ExtenderArgs, NODE_NAMES_MAX, decode_bind_args, decode_extender_args};
 pub use go::{Given, ItemCount};
 pub use pod::{
-    Affinity, Container, OwnerReference, Pod, PodMeta, PodSpec, PodStatus, PreferredTerms, Quantity, ResourceList,
-    Resources, TopologySpread,
+    Affinity, AllocatedDevice, AllocatedResource, Container, ContainerStatus, OwnerReference, Pod, PodMeta, PodSpec,
+    PodStatus, PreferredTerms, Quantity, ResourceList, Resources, TopologySpread,
 };
 pub use watched::WatchedPod;
 

@@ -70,6 +70,8 @@ pub struct PodFacts {
     pub totals: Totals,
     /// Its plan.
     pub note: PlanNote,
+    /// What the kubelet says it gave the pod: device ids by extended resource. Empty where the kubelet has not said.
+    pub truth: BTreeMap<String, Vec<String>>,
 }
 
 /// What a relist lists.

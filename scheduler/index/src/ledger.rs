@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use berth_core::view::{Compute, Hardware, Knowledge};
 use berth_core::{Fabric, NodeView};
-use berth_model::{GpuSet, MiB, NodeName, NodeTopology};
+use berth_model::{GpuSet, GpuUuid, MiB, NodeName, NodeTopology};
 
 use crate::event::{NodeFacts, PlanNote, PodFacts, PodUid};
 use crate::hold::Hold;
@@ -19,8 +19,10 @@ pub struct Holder {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// GPUs of its plan that are on the node.
+    /// GPUs of the node that it holds: those that the kubelet says, else those of its plan.
     pub set: GpuSet,
+    /// GPUs of its plan that are on the node, where the kubelet gave it others: drift.
+    pub drifted_from: Option<GpuSet>,
     /// GPUs that it takes beyond those.
     pub unplanned_gpu_count: u32,
     /// What is wrong with its plan; empty when nothing is.
@@ -74,7 +76,7 @@ impl NodeEntry {
             if wanted == 0 && pod.note == PlanNote::Absent {
                 continue;
             }
-            holders.push(count_pod(&mut view, pod, wanted));
+            holders.push(count_pod(&mut view, pod, wanted, gpu_names));
         }
         for (uid, hold) in holds.filter(|(uid, _)| !self.pods.contains_key(*uid)) {
             add_compute(&mut view.requested, hold.compute.cpu_milli, hold.compute.memory);
@@ -84,7 +86,15 @@ impl NodeEntry {
             view.unplanned_gpu_count = view.unplanned_gpu_count.saturating_add(unplanned_gpu_count);
             let problem = "binding".to_owned();
             let (namespace, name) = (String::new(), String::new());
-            holders.push(Holder { uid: uid.clone(), namespace, name, set, unplanned_gpu_count, problem });
+            holders.push(Holder {
+                uid: uid.clone(),
+                namespace,
+                name,
+                set,
+                drifted_from: None,
+                unplanned_gpu_count,
+                problem,
+            });
         }
         (view, holders)
     }
@@ -101,32 +111,31 @@ fn gpus_wanted(pod: &PodFacts, gpu_names: &BTreeSet<String>) -> u32 {
     u32::try_from(sum).unwrap_or(u32::MAX)
 }
 
-/// Counts one bound pod into the view. What its plan names is held; what it takes beyond that counts without a position.
-fn count_pod(view: &mut NodeView, pod: &PodFacts, wanted: u32) -> Holder {
-    let (set, mut problem) = match &pod.note {
-        PlanNote::Absent => (GpuSet::EMPTY, "bound without a plan".to_owned()),
-        PlanNote::Void(why) => (GpuSet::EMPTY, why.clone()),
-        PlanNote::Devices(devices) => {
-            let (set, unknown) = positions(view, devices);
-            let problem = match (unknown, devices.is_empty()) {
-                (0, false) => String::new(),
-                (0, true) => "its plan names no devices".to_owned(),
-                _ => format!("{unknown} devices of its plan are not on the node"),
-            };
-            (set, problem)
-        }
-    };
+/// Counts one bound pod into the view. What the kubelet says it has is held, and where it has not said all, what the plan names;
+/// what the pod takes beyond that counts without a position.
+fn count_pod(view: &mut NodeView, pod: &PodFacts, wanted: u32, gpu_names: &BTreeSet<String>) -> Holder {
+    let (planned, plan_ids, mut problem) = planned(view, pod);
+    let truth = truth(pod, gpu_names);
+    let true_ids = u32::try_from(truth.len()).unwrap_or(u32::MAX);
+    let (given, unknown) = positions(view, &truth);
+    let is_all_said = true_ids > 0 && true_ids >= wanted;
+    let (set, ids) = if is_all_said { (given, true_ids) } else { (given.or(planned), plan_ids.max(true_ids)) };
+    let drifted_from = (is_all_said && plan_ids > 0 && planned != given).then_some(planned);
+    if is_all_said {
+        problem = match (drifted_from, unknown) {
+            (Some(planned), _) => format!("drift: planned GPUs {planned}, the kubelet gave {given}"),
+            (None, 0) => String::new(),
+            (None, _) => format!("{unknown} devices that the kubelet gave it are not on the node"),
+        };
+    }
     let twice = set.and(view.held);
     if !twice.is_empty() {
-        problem = format!("GPUs {twice} are in another plan too");
+        let by = if is_all_said { "are held by another pod too" } else { "are in another plan too" };
+        problem = format!("GPUs {twice} {by}");
     }
-    // A device in two plans is one device, so the pod takes another that nobody can name.
+    // A device of two pods is one device, so the pod takes another that nobody can name.
     let named = set.minus(view.held).gpu_count();
-    let devices = match &pod.note {
-        PlanNote::Devices(devices) => u32::try_from(devices.len()).unwrap_or(u32::MAX),
-        PlanNote::Absent | PlanNote::Void(_) => 0,
-    };
-    let unplanned_gpu_count = wanted.max(devices).saturating_sub(named);
+    let unplanned_gpu_count = wanted.max(ids).saturating_sub(named);
     view.held = view.held.or(set);
     view.unplanned_gpu_count = view.unplanned_gpu_count.saturating_add(unplanned_gpu_count);
     view.is_imprecise |= unplanned_gpu_count > 0;
@@ -135,13 +144,43 @@ fn count_pod(view: &mut NodeView, pod: &PodFacts, wanted: u32) -> Holder {
         namespace: pod.namespace.clone(),
         name: pod.name.clone(),
         set,
+        drifted_from,
         unplanned_gpu_count,
         problem,
     }
 }
 
+/// Positions of the plan's devices, how many it names, and what is wrong with it.
+fn planned(view: &NodeView, pod: &PodFacts) -> (GpuSet, u32, String) {
+    match &pod.note {
+        PlanNote::Absent => (GpuSet::EMPTY, 0, "bound without a plan".to_owned()),
+        PlanNote::Void(why) => (GpuSet::EMPTY, 0, why.clone()),
+        PlanNote::Devices(devices) => {
+            let (set, unknown) = positions(view, devices);
+            let problem = match (unknown, devices.is_empty()) {
+                (0, false) => String::new(),
+                (0, true) => "its plan names no devices".to_owned(),
+                _ => format!("{unknown} devices of its plan are not on the node"),
+            };
+            (set, u32::try_from(devices.len()).unwrap_or(u32::MAX), problem)
+        }
+    }
+}
+
+/// Whole GPUs that the kubelet says it gave the pod, each once. A shared card's id ends in `::` and a number: the card counts.
+///
+/// Source: ids of replicas in github.com/NVIDIA/k8s-device-plugin `internal/rm/device_map.go`, `AnnotatedID`.
+fn truth(pod: &PodFacts, gpu_names: &BTreeSet<String>) -> Vec<GpuUuid> {
+    let ids = pod.truth.iter().filter(|(name, _)| gpu_names.contains(*name)).flat_map(|(_, ids)| ids);
+    let card = |id: &String| id.split_once("::").map_or(id.as_str(), |(card, _)| card).to_owned();
+    let mut uuids: Vec<GpuUuid> = ids.filter_map(|id| GpuUuid::parse(&card(id)).ok()).collect();
+    uuids.sort_unstable();
+    uuids.dedup();
+    uuids
+}
+
 /// Positions of devices in the report, and how many are not in it.
-fn positions(view: &NodeView, devices: &[berth_model::GpuUuid]) -> (GpuSet, u32) {
+fn positions(view: &NodeView, devices: &[GpuUuid]) -> (GpuSet, u32) {
     let gpus = view.hardware.as_ref().map_or(&[][..], |h| &h.topology.parts().gpus);
     let set: GpuSet = gpus.iter().filter(|g| devices.contains(&g.uuid)).map(|g| g.index).collect();
     let named = u32::try_from(devices.len()).unwrap_or(u32::MAX);

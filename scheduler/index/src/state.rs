@@ -156,6 +156,13 @@ impl State {
             if matches!(known.note, PlanNote::Devices(_)) && !matches!(pod.note, PlanNote::Devices(_)) {
                 pod.note = known.note.clone();
             }
+            // Nor does a status that says less than an older one: a running pod keeps its devices.
+            for (resource, ids) in &known.truth {
+                let said = pod.truth.entry(resource.clone()).or_default();
+                if said.len() < ids.len() {
+                    said.clone_from(ids);
+                }
+            }
             if **known == pod {
                 return Change::default();
             }

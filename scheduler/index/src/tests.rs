@@ -72,6 +72,7 @@ fn pod(uid: &str, node: &str, gpus: u64, devices: Option<&[u8]>) -> PodFacts {
         is_ended: false,
         totals: Totals { cpu_milli: 1000, memory: MiB(1024), extended: [("nvidia.com/gpu".to_owned(), gpus)].into() },
         note: devices.map_or(PlanNote::Absent, |d| PlanNote::Devices(d.iter().map(uuid).collect())),
+        truth: BTreeMap::new(),
     }
 }
 
@@ -101,6 +102,62 @@ fn held(index: &Index, node: &str) -> (u32, u32, bool) {
     let snapshot = index.snapshot();
     let view = &snapshot.node(node).unwrap().view;
     (view.held.bits(), view.unplanned_gpu_count, view.is_imprecise)
+}
+
+/// The pod, with what the kubelet says it gave it.
+fn told(mut pod: PodFacts, devices: &[u8]) -> Event {
+    let node = pod.node.clone().unwrap();
+    let ids = devices.iter().map(|i| format!("GPU-{node}-{i}")).collect();
+    pod.truth = [("nvidia.com/gpu".to_owned(), ids)].into();
+    Event::Pod(Box::new(pod))
+}
+
+fn holder(index: &Index, node: &str) -> crate::Holder {
+    index.snapshot().node(node).unwrap().holders[0].clone()
+}
+
+#[test]
+fn what_the_kubelet_gave_is_held_and_not_what_was_planned() {
+    let index = with([node("a"), report("a", 1, None), bound("p", "a", 2, Some(&[0, 1]))]);
+    index.apply(told(pod("p", "a", 2, Some(&[0, 1])), &[2, 3]));
+    assert_eq!(held(&index, "a"), (0b1100, 0, false));
+    let holder = holder(&index, "a");
+    assert_eq!(holder.drifted_from, Some(GpuSet::from_bits(0b11)));
+    assert_eq!(holder.problem, "drift: planned GPUs 0,1, the kubelet gave 2,3");
+    index.apply(told(pod("q", "a", 2, Some(&[0, 1])), &[1, 0]));
+    let agreed = index.snapshot().node("a").unwrap().holders[1].clone();
+    assert_eq!((agreed.drifted_from, agreed.problem.as_str()), (None, ""), "the order of ids is no drift");
+}
+
+#[test]
+fn a_pod_bound_by_others_is_exact_once_the_kubelet_has_said_what_it_gave() {
+    let index = with([node("a"), report("a", 1, None), bound("p", "a", 1, None)]);
+    assert_eq!(held(&index, "a"), (0, 1, true));
+    index.apply(told(pod("p", "a", 1, None), &[3]));
+    assert_eq!(held(&index, "a"), (0b1000, 0, false));
+}
+
+#[test]
+fn half_a_word_of_the_kubelet_frees_nothing() {
+    let index = with([node("a"), report("a", 1, None), bound("p", "a", 2, Some(&[0, 1]))]);
+    index.apply(told(pod("p", "a", 2, Some(&[0, 1])), &[2]));
+    assert_eq!(held(&index, "a").0, 0b111, "the plan counts until all is said");
+    index.apply(told(pod("p", "a", 2, Some(&[0, 1])), &[2, 3]));
+    index.apply(bound("p", "a", 2, Some(&[0, 1])));
+    assert_eq!(held(&index, "a").0, 0b1100, "a status that says less than before frees nothing");
+}
+
+#[test]
+fn a_replica_of_a_shared_card_is_the_card_and_an_unknown_id_counts() {
+    let index = with([node("a"), report("a", 1, None)]);
+    let mut shared = pod("p", "a", 1, None);
+    shared.truth = [("nvidia.com/gpu".to_owned(), vec!["GPU-a-2::4".to_owned()])].into();
+    index.apply(Event::Pod(Box::new(shared)));
+    assert_eq!(held(&index, "a"), (0b100, 0, false));
+    let mut foreign = pod("q", "a", 1, None);
+    foreign.truth = [("nvidia.com/gpu".to_owned(), vec!["GPU-elsewhere".to_owned()])].into();
+    index.apply(Event::Pod(Box::new(foreign)));
+    assert_eq!(held(&index, "a"), (0b100, 1, true));
 }
 
 #[test]
@@ -275,7 +332,8 @@ fn random_event(draw: &mut Draw, generation: u64) -> Event {
         2 => report(at, generation, u8::try_from(draw.below(8)).ok().filter(|i| *i < 4)),
         3 => Event::ReportGone(name(at)),
         4 => Event::Agent { node: name(at), is_there: draw.below(3) > 0 },
-        5..=7 => Event::PodGone(PodUid::new(&uid)),
+        5..=6 => Event::PodGone(PodUid::new(&uid)),
+        7 => told(pod(&uid, at, 1, None), &[u8::try_from(draw.below(4)).unwrap()]),
         8 => bound(&uid, at, draw.below(3), None),
         _ => bound(&uid, at, 1, Some(&[u8::try_from(draw.below(4)).unwrap()])),
     }

@@ -75,6 +75,7 @@ impl MemoryBinder {
             is_ended: false,
             totals: Totals::of(&request),
             note: PlanNote::Devices(devices),
+            truth: std::collections::BTreeMap::new(),
         })));
         self.cluster.waiting.forget(&uid);
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);

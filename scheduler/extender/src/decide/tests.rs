@@ -32,6 +32,7 @@ fn hold(cluster: &Cluster, uid: &str, node: &str, devices: &[u8]) {
             ..Totals::default()
         },
         note: PlanNote::Devices(devices.iter().map(uuid).collect()),
+        truth: std::collections::BTreeMap::new(),
     })));
 }
 

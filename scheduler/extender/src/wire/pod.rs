@@ -148,6 +148,36 @@ go_struct! {
         pub nominated_node_name: String = "nominatedNodeName",
         /// Phase; `Succeeded` and `Failed` hold nothing any more.
         pub phase: String = "phase",
+        /// What the kubelet says of the containers.
+        pub container_statuses: Vec<ContainerStatus> = "containerStatuses",
+        /// What the kubelet says of the init containers; sidecars are among them.
+        pub init_container_statuses: Vec<ContainerStatus> = "initContainerStatuses",
+    }
+}
+
+go_struct! {
+    /// What the kubelet says of one container.
+    pub struct ContainerStatus {
+        /// Devices that it was given. Feature gate ResourceHealthStatus, on since 1.36.
+        pub allocated_resources_status: Vec<AllocatedResource> = "allocatedResourcesStatus",
+    }
+}
+
+go_struct! {
+    /// Devices of one resource.
+    pub struct AllocatedResource {
+        /// Name of the extended resource.
+        pub name: String = "name",
+        /// The devices.
+        pub resources: Vec<AllocatedDevice> = "resources",
+    }
+}
+
+go_struct! {
+    /// One device.
+    pub struct AllocatedDevice {
+        /// Its id, as the device plugin names it.
+        pub resource_id: String = "resourceID",
     }
 }
 

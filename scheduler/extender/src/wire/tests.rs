@@ -59,7 +59,7 @@ fn expected_pod() -> Pod {
             scheduling_gates: ItemCount(1),
             ..PodSpec::default()
         },
-        status: PodStatus { nominated_node_name: "gpu-b".into(), phase: "Pending".into() },
+        status: PodStatus { nominated_node_name: "gpu-b".into(), phase: "Pending".into(), ..PodStatus::default() },
     }
 }
 

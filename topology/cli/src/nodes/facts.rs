@@ -80,8 +80,26 @@ pub(super) fn pod_facts(pod: &Pod) -> Option<PodFacts> {
         is_ended: matches!(phase, "Succeeded" | "Failed"),
         totals: Totals::of(&request),
         note: plan_note(pod, &uid, &node),
+        truth: truth(pod),
         node: Some(node),
     })
+}
+
+/// The devices that the kubelet says it gave the pod, by resource, each once.
+fn truth(pod: &Pod) -> BTreeMap<String, Vec<String>> {
+    let status = pod.status.as_ref();
+    let lists =
+        [status.and_then(|s| s.init_container_statuses.as_ref()), status.and_then(|s| s.container_statuses.as_ref())];
+    let mut truth: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for given in lists.into_iter().flatten().flatten().flat_map(|s| s.allocated_resources_status.iter().flatten()) {
+        let known = truth.entry(given.name.clone()).or_default();
+        for device in given.resources.iter().flatten() {
+            if !known.contains(&device.resource_id) {
+                known.push(device.resource_id.clone());
+            }
+        }
+    }
+    truth
 }
 
 fn plan_note(pod: &Pod, uid: &str, node: &NodeName) -> PlanNote {

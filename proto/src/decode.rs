@@ -111,9 +111,16 @@ fn gpu(position: usize, gpu: &wire::Gpu, zones: &[Zone], products: &[String]) ->
         zone,
         cpus: gpu.cpus.as_deref().map_or_else(|| Ok(cpus_of_zone(zones, zone)), cpus)?,
         memory_zone: optional_zone_id("memoryZone", gpu.memory_zone)?,
+        nearest_zones: gpu.nearest_zones.as_deref().map(nearest_zones).transpose()?,
         mig_enabled: gpu.mig_enabled,
         health: health(gpu)?,
     })
+}
+
+/// A list of zone ids in the kernel's form of a list of CPUs.
+fn nearest_zones(list: &str) -> Result<Vec<ZoneId>, DecodeError> {
+    let ids = CpuSet::parse(list).map_err(|e| refusal("nearestZones", e))?;
+    ids.cpus().map(|id| u16::try_from(id).map(ZoneId).map_err(|_| outside("nearestZones", id, u16::MAX))).collect()
 }
 
 fn health(gpu: &wire::Gpu) -> Result<Health, DecodeError> {

@@ -86,10 +86,16 @@ fn gpu(gpu: &Gpu, zones: &[Zone], products: &[String]) -> wire::Gpu {
         zone: gpu.zone.map(|z| z.0.into()),
         cpus: differs.then(|| gpu.cpus.to_string()),
         memory_zone: gpu.memory_zone.map(|z| z.0.into()),
+        nearest_zones: gpu.nearest_zones.as_deref().map(zone_list),
         mig_enabled: gpu.mig_enabled,
         health: gpu.health.word().to_owned(),
         health_reason: cut(gpu.health.reason(), TEXT_BYTES_MAX).to_owned(),
     }
+}
+
+/// Zones in the kernel's list form.
+fn zone_list(zones: &[ZoneId]) -> String {
+    CpuSet::from_cpus(zones.iter().map(|z| u32::from(z.0))).to_string()
 }
 
 /// What a GPU's CPUs are where the report does not say: those of its zone.

@@ -28,6 +28,7 @@ pub(crate) fn eight_gpus_ten_nics() -> NodeTopology {
         zone: Some(side(i, 4)),
         cpus: zones[usize::from(side(i, 4).0)].cpus.clone(),
         memory_zone: None,
+        nearest_zones: None,
         mig_enabled: Some(false),
         health: Health::Healthy,
     };
@@ -144,6 +145,8 @@ fn gpu(zones: Vec<u16>) -> impl Strategy<Value = Gpu> {
             zone,
             cpus,
             memory_zone,
+            nearest_zones: memory_zone
+                .map(|z| if zone < Some(z) { zone.into_iter().chain([z]).collect() } else { Vec::new() }),
             mig_enabled,
             health,
         },

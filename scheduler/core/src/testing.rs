@@ -81,6 +81,7 @@ fn build(count: u8, link: &dyn Fn(usize, usize) -> Link) -> NodeTopology {
         zone: Some(ZoneId(u16::from(i) * 2 / u16::from(count))),
         cpus: CpuSet::default(),
         memory_zone: None,
+        nearest_zones: None,
         mig_enabled: Some(false),
         health: Health::Healthy,
     };

@@ -44,6 +44,7 @@ pub(crate) fn topology(node: &str, generation: u64, sick: u8) -> NodeTopology {
         zone: None,
         cpus: CpuSet::default(),
         memory_zone: None,
+        nearest_zones: None,
         mig_enabled: None,
         health: if i >= 4 - sick { Health::Unhealthy("lost".to_owned()) } else { Health::Healthy },
     };

@@ -41,6 +41,7 @@ fn topology(text: &str, generation: u64, sick: Option<u8>) -> NodeTopology {
         zone: None,
         cpus: CpuSet::default(),
         memory_zone: None,
+        nearest_zones: None,
         mig_enabled: None,
         health: if sick == Some(i) { Health::Unhealthy("lost".to_owned()) } else { Health::Healthy },
     };

@@ -66,6 +66,7 @@ mod tests {
             zone: None,
             cpus: CpuSet::default(),
             memory_zone: None,
+            nearest_zones: None,
             mig_enabled: None,
             health: health.clone(),
         };

@@ -10,7 +10,7 @@ use berth_model::{BootId, Link, MiB, NodeName, ZoneId};
 
 use crate::machine::{BootIdSource, Machine, MachineDriver, MachineError, MachineZone, NvLinks};
 use crate::scalar::{Fact, Value};
-use crate::spec::{MachineSpec, NvLinkSpec, PairSpec, ZoneSpec};
+use crate::spec::{MachineSpec, NvLinkSpec, PairSpec, SwitchedSpec, ZoneSpec};
 
 /// Most zones of a machine. Grace-class machines show 34.
 const ZONES_MAX: usize = 64;
@@ -120,9 +120,9 @@ fn nvlinks(spec: Option<NvLinkSpec>, gpu_count: usize) -> Result<NvLinks, Machin
     match spec {
         None => Ok(NvLinks::None),
         Some(NvLinkSpec::Unknown {}) => Ok(NvLinks::Unknown),
-        Some(NvLinkSpec::Switch { links }) => {
+        Some(NvLinkSpec::Switch { links, except }) => {
             check_link_count("nvlink.links", links)?;
-            Ok(NvLinks::Switch(links))
+            Ok(NvLinks::Switch { links, except: switched(except, links, gpu_count)? })
         }
         Some(NvLinkSpec::Direct { pairs }) => direct_links(pairs, gpu_count),
     }
@@ -133,6 +133,23 @@ fn check_link_count(field: &str, links: u8) -> Result<(), MachineError> {
         return Ok(());
     }
     refuse(field, format!("{links} links, 1 to {} are right", Link::NVLINKS_MAX))
+}
+
+fn switched(specs: Vec<SwitchedSpec>, all: u8, gpu_count: usize) -> Result<BTreeMap<u8, u8>, MachineError> {
+    let mut except = BTreeMap::new();
+    for (i, SwitchedSpec { gpu, links }) in specs.into_iter().enumerate() {
+        let field = format!("nvlink.except[{i}]");
+        if links >= all {
+            return refuse(
+                format!("{field}.links"),
+                format!("{links} links, fewer than the {all} of all GPUs are right"),
+            );
+        }
+        if usize::from(gpu) >= gpu_count || except.insert(gpu, links).is_some() {
+            return refuse(format!("{field}.gpu"), format!("{gpu} must be a GPU that stands once"));
+        }
+    }
+    Ok(except)
 }
 
 fn direct_links(specs: Vec<PairSpec>, gpu_count: usize) -> Result<NvLinks, MachineError> {

@@ -23,7 +23,8 @@
 //! gpuFacts:                     # zone, memoryAffinity and memoryZone may stand here too, and uuid at a leaf
 //!   {product: NVIDIA H100 80GB HBM3, memoryMib: 81559, mig: false}
 //! nicFacts: {state: active, linkLayer: InfiniBand, rateGbps: 400}
-//! nvlink: {fabric: direct, pairs: [{gpus: [0, 1], links: 12}]}   # or {fabric: nvswitch, links: 18}, or nothing
+//! nvlink: {fabric: direct, pairs: [{gpus: [0, 1], links: 12}]}   # or nothing, or
+//! ## {fabric: nvswitch, links: 18, except: [{gpu: 2, links: 0}]}
 //! pcie:
 //! - host: pci0000:15            # a host bridge as sysfs names it
 //!   zone: 0
@@ -37,9 +38,12 @@
 //!   zone: unknown
 //!   below:
 //!   - {via: [0000:97:01.0], gpu: 1, at: 0000:98:00.0, gpuFacts: {memoryMib: 40960, memoryAffinity: 1}}
-//!   - {nic: rxe0, at: unknown}              # a software device, not on PCI
+//!   - {nic: rxe0, at: unknown}              # not on PCI: software, or of the chip itself where it has a zone
+//! - host: unknown               # for GPUs that the driver names and the kernel does not show, and NICs off PCI
+//!   zone: unknown
+//!   below: [{gpu: 2, at: 0000:99:00.0}]
 //! "#)?;
-//! # assert_eq!((machine.gpus.len(), machine.nics.len(), machine.nvswitches.len()), (2, 2, 1));
+//! # assert_eq!((machine.gpus.len(), machine.nics.len(), machine.nvswitches.len()), (3, 2, 1));
 //! # Ok::<(), berth_machine::MachineError>(())
 //! ```
 //!

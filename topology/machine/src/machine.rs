@@ -1,5 +1,7 @@
 //! A machine as checked values: what the file says, with its defaults applied and its tree flattened to one way per device.
 
+use std::collections::BTreeMap;
+
 use berth_model::{CpuSet, LinkLayer, MiB, NicName, NodeName, PciPath, PortState, ZoneId};
 
 use crate::{check, spec};
@@ -65,6 +67,8 @@ pub struct MachineZone {
 pub struct MachineGpu {
     /// The way to it.
     pub path: PciPath,
+    /// Whether the kernel shows it; if not, of its way only the address counts, which the driver says.
+    pub shown: bool,
     /// Identity as the file gives it.
     pub uuid: UuidSource,
     /// `numa_node` of sysfs; `None` shows as -1.
@@ -116,8 +120,13 @@ pub enum NvLinks {
     None,
     /// The driver answers with an error when asked.
     Unknown,
-    /// Every GPU has this many links into the switches.
-    Switch(u8),
+    /// Links into the switches.
+    Switch {
+        /// How many a GPU has unless said otherwise.
+        links: u8,
+        /// How many those have that differ, by position.
+        except: BTreeMap<u8, u8>,
+    },
     /// Links from GPU to GPU: two positions and a count.
     Direct(Vec<(u8, u8, u8)>),
 }

@@ -109,7 +109,10 @@ fn nvlinks(machine: &Machine, index: u8, faults: &Faults) -> Result<Vec<NvLinkFa
     match &machine.nvlinks {
         NvLinks::None => Ok(Vec::new()),
         NvLinks::Unknown => Err(unknown_error()),
-        NvLinks::Switch(count) => Ok((0..*count).map(|link| switch_link(machine, index, link, faults)).collect()),
+        NvLinks::Switch { links, except } => {
+            let count = except.get(&index).copied().unwrap_or(*links);
+            Ok((0..count).map(|link| switch_link(machine, index, link, faults)).collect())
+        }
         NvLinks::Direct(pairs) => {
             let ends = direct_ends(pairs);
             let own = ends.iter().filter(|(gpu, ..)| *gpu == index);

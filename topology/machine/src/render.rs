@@ -109,7 +109,7 @@ struct Devices {
 impl Devices {
     fn of(machine: &Machine) -> Self {
         let mut devices = Self { by_directory: BTreeMap::new() };
-        for gpu in &machine.gpus {
+        for gpu in machine.gpus.iter().filter(|g| g.shown) {
             devices.add(&gpu.path, &GPU, gpu.zone);
         }
         for path in &machine.nvswitches {
@@ -154,6 +154,16 @@ fn directory_of(path: &PciPath) -> String {
     directory
 }
 
+/// The directory of an RDMA device that is not on PCI: on the chip itself where it has a zone, else software.
+fn put_off_pci(tree: &mut MemoryTree, nic: &MachineNic) -> String {
+    let Some(zone) = nic.zone else { return format!("sys/devices/virtual/infiniband/{}", nic.name) };
+    let device = format!("sys/devices/platform/{}", nic.name);
+    tree.put_line(format!("{device}/numa_node"), zone);
+    let directory = format!("{device}/infiniband/{}", nic.name);
+    tree.put(format!("{directory}/device"), Entry::Link(format!("../../../{}", nic.name)));
+    directory
+}
+
 fn put_rdma(tree: &mut MemoryTree, nic: &MachineNic, faults: &Faults) {
     let directory = match &nic.path {
         Some(path) => {
@@ -161,7 +171,7 @@ fn put_rdma(tree: &mut MemoryTree, nic: &MachineNic, faults: &Faults) {
             tree.put(format!("{directory}/device"), Entry::Link(format!("../../../{}", path.device)));
             directory
         }
-        None => format!("sys/devices/virtual/infiniband/{}", nic.name),
+        None => put_off_pci(tree, nic),
     };
     let below_sys = directory.strip_prefix("sys/").unwrap_or_default().to_owned();
     tree.put(format!("sys/class/infiniband/{}", nic.name), Entry::Link(format!("../../{below_sys}")));

@@ -70,7 +70,8 @@ pub(crate) struct NicSpec {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct HostSpec {
-    pub(crate) host: String,
+    /// `unknown` for devices that the driver names and the kernel does not show.
+    pub(crate) host: Fact<String>,
     pub(crate) zone: Fact<u16>,
     pub(crate) below: Vec<BranchSpec>,
 }
@@ -95,13 +96,25 @@ pub(crate) struct BranchSpec {
 pub(crate) enum NvLinkSpec {
     /// Every GPU has this many links into the switches.
     #[serde(rename = "nvswitch")]
-    Switch { links: u8 },
+    Switch {
+        links: u8,
+        /// GPUs with fewer links, or none.
+        #[serde(default)]
+        except: Vec<SwitchedSpec>,
+    },
     /// Links from GPU to GPU.
     #[serde(rename = "direct")]
     Direct { pairs: Vec<PairSpec> },
     /// NVML answers with an error when asked.
     #[serde(rename = "unknown")]
     Unknown {},
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct SwitchedSpec {
+    pub(crate) gpu: u8,
+    pub(crate) links: u8,
 }
 
 #[derive(Debug, Deserialize)]

@@ -73,6 +73,36 @@ fn a_node_without_a_driver_keeps_its_zones_and_nics() {
 }
 
 #[test]
+fn what_the_kernel_does_not_show_is_unknown_beyond_its_zone() {
+    let hidden = SMALL.replace("host: pci0000:80", "host: unknown").replace("via: [0000:80:01.0], ", "");
+    let links = report(&hidden.replace("zone: 1\n", "zone: unknown\n")).into_parts().links;
+    assert_eq!(links.rows(), ["X NV2/? PHB", "NV2/? X ?", "PHB ? X"]);
+    let links = report(&hidden).into_parts().links;
+    assert_eq!(links.rows(), ["X NV2/SYS PHB", "NV2/SYS X SYS", "PHB SYS X"], "the driver names the zone");
+    let chip = SMALL.replace("via: [0000:00:02.0], nic: mlx5_0, at: 0000:02:00.0", "nic: hns_0, at: unknown");
+    assert_eq!(report(&chip).parts().links.rows()[2], "NODE SYS X");
+    let error = Machine::parse(&hidden.replace("gpu: 1", "nic: mlx5_1")).unwrap_err().to_string();
+    assert!(
+        error.starts_with("pcie[1].below[0]: below an unknown host only GPUs and NICs off PCI are right"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_gpu_without_its_links_into_the_switches_is_said_in_the_file() {
+    let text = DGX_H100.replace("links: 18}", "links: 18, except: [{gpu: 2, links: 0}, {gpu: 5, links: 17}]}");
+    let links = report(&text).into_parts().links;
+    let count = |a, b| links.link(a, b).unwrap().nvlinks;
+    assert_eq!((count(0, 1), count(0, 2), count(2, 5), count(5, 0)), (18, 0, 0, 17));
+    for (wrong, said) in
+        [("{gpu: 2, links: 18}", "nvlink.except[0].links"), ("{gpu: 8, links: 1}", "nvlink.except[0].gpu")]
+    {
+        let text = DGX_H100.replace("links: 18}", &format!("links: 18, except: [{wrong}]}}"));
+        assert!(Machine::parse(&text).unwrap_err().to_string().starts_with(said));
+    }
+}
+
+#[test]
 fn a_salt_changes_every_identity_and_nothing_else() {
     let machine = Machine::parse(SMALL).unwrap();
     let of = |salt: &str| topology(&machine, &machine.name, &Salt::new(salt)).unwrap().into_parts();

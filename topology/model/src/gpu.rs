@@ -55,8 +55,11 @@ pub struct Gpu {
     pub product: String,
     /// Frame buffer in total.
     pub memory: Option<MiB>,
-    /// Nearest zone with CPUs.
+    /// Nearest zone, one with CPUs where there is a choice.
     pub zone: Option<ZoneId>,
+    /// Zones that the driver calls nearest, where they are not just `zone`: on Grace the GPU memory zones too, on a kernel without NUMA
+    /// none at all.
+    pub nearest_zones: Option<Vec<ZoneId>>,
     /// CPUs near the GPU, as `nvidia-smi topo -m` prints them.
     pub cpus: CpuSet,
     /// The zone that the GPU's own memory is, on coherent platforms (Grace).

@@ -138,9 +138,11 @@ impl Zones {
         }
     }
 
-    /// The first of the given zones that has CPUs. On Grace the list starts with the CPU node and goes on with GPU memory.
-    fn first_with_cpus(&self, ids: &[ZoneId]) -> Option<ZoneId> {
-        ids.iter().copied().find(|id| self.get(*id).is_some_and(|z| !z.cpus.is_empty()))
+    /// The first of the given zones that has CPUs, else the first. On Grace the list starts with the CPU node and goes on with GPU memory.
+    fn nearest(&self, ids: &[ZoneId]) -> Option<ZoneId> {
+        let mut known = ids.iter().filter_map(|id| self.get(*id));
+        let first = known.clone().next();
+        known.find(|z| !z.cpus.is_empty()).or(first).map(|z| z.id)
     }
 
     fn cpus(&self, id: Option<ZoneId>) -> CpuSet {

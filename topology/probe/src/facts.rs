@@ -206,6 +206,8 @@ pub struct RdmaFacts {
     pub name: String,
     /// The way to its PCI device, where it has one.
     pub path: Option<PciPath>,
+    /// `numa_node` of its device, where that is not on PCI (RDMA engines of some Arm chips); such a device without a zone is software.
+    pub zone: Option<ZoneId>,
     /// Its ports in ascending order of number.
     pub ports: Vec<PortFacts>,
 }

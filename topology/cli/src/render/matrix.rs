@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use berth_model::{Gpu, Link, LinkClass, NodeTopology, ZoneId};
+use berth_model::{CpuSet, Gpu, Link, LinkClass, NodeTopology, ZoneId};
 
 /// The legend of the driver generation, word for word.
 const LEGEND: &str = "  X    = Self
@@ -68,7 +68,12 @@ pub(crate) fn matrix(node: &NodeTopology) -> String {
 /// The last cells of a GPU's row. Two tabs stand before the last one, as nvidia-smi prints them.
 fn affinity(gpu: &Gpu) -> String {
     let or_na = |zone: Option<ZoneId>| zone.map_or_else(|| "N/A".to_owned(), |z| z.to_string());
-    format!("\t{}\t{}\t\t{}", gpu.cpus, or_na(gpu.zone), or_na(gpu.memory_zone))
+    let nearest = match &gpu.nearest_zones {
+        None => or_na(gpu.zone),
+        Some(zones) if zones.is_empty() => or_na(None),
+        Some(zones) => CpuSet::from_cpus(zones.iter().map(|z| u32::from(z.0))).to_string(),
+    };
+    format!("\t{}\t{nearest}\t\t{}", gpu.cpus, or_na(gpu.memory_zone))
 }
 
 #[cfg(test)]
@@ -114,13 +119,23 @@ NIC Legend:
     fn what_is_not_known_is_a_question_mark_with_a_legend_and_never_sys() {
         let mut sample = Sample::new(&["X ?", "? X"], &[0, 0], &[]);
         sample.parts.gpus[1].zone = None;
-        sample.parts.gpus[1].cpus = berth_model::CpuSet::default();
+        sample.parts.gpus[1].cpus = CpuSet::default();
         let text = matrix(&sample.build());
         let rows: Vec<&str> = text.lines().take(3).collect();
         assert_eq!(rows[1], "GPU0\t X \t?\t0-7,16-23\t0\t\tN/A");
         assert_eq!(rows[2], "GPU1\t?\t X \t\tN/A\t\tN/A");
         assert!(text.contains("  ?    = Not known"), "{text}");
         assert!(!text.contains("NIC Legend"), "{text}");
+    }
+
+    #[test]
+    fn zones_that_the_driver_names_stand_in_place_of_the_zone() {
+        let mut sample = Sample::new(&["X SYS", "SYS X"], &[0, 1], &[]);
+        sample.parts.gpus[0].nearest_zones = Some([0, 3, 4, 5, 9].map(ZoneId).to_vec());
+        sample.parts.gpus[1].nearest_zones = Some(Vec::new());
+        let text = matrix(&sample.build());
+        assert!(text.contains("\t0-7,16-23\t0,3-5,9\t\tN/A\n"), "{text}");
+        assert!(text.contains("\t8-15,24-31\tN/A\t\tN/A\n"), "{text}");
     }
 
     #[test]

@@ -28,6 +28,7 @@ impl Sample {
             zone: Some(ZoneId(*zone)),
             cpus: cpus(*zone),
             memory_zone: None,
+            nearest_zones: None,
             mig_enabled: Some(false),
             health: Health::Healthy,
         };

@@ -44,12 +44,13 @@ pub(super) fn devices(hosts: Vec<HostSpec>, defaults: &Defaults<'_>) -> Result<D
     let mut names = BTreeSet::new();
     for (i, host) in hosts.into_iter().enumerate() {
         let field = format!("pcie[{i}]");
-        if !is_host_bridge(&host.host) || !names.insert(host.host.clone()) {
-            let problem = format!("{:?} must be of the form pci0000:15 and stand once", host.host);
+        let name = host.host.known();
+        if let Some(wrong) = name.as_ref().filter(|name| !is_host_bridge(name) || !names.insert((*name).clone())) {
+            let problem = format!("{wrong:?} must be of the form pci0000:15 and stand once, or be unknown");
             return refuse(format!("{field}.host"), problem);
         }
         let zone = walk.zone(&format!("{field}.zone"), Some(host.zone))?;
-        let way = Way { host_bridge: host.host, zone, bridges: Vec::new() };
+        let way = Way { host_bridge: name, zone, bridges: Vec::new() };
         for (j, branch) in host.below.into_iter().enumerate() {
             walk.branch(&format!("{field}.below[{j}]"), &way, branch)?;
         }
@@ -60,9 +61,16 @@ pub(super) fn devices(hosts: Vec<HostSpec>, defaults: &Defaults<'_>) -> Result<D
 /// The way from a host bridge down to where the walk stands.
 #[derive(Clone)]
 struct Way {
-    host_bridge: String,
+    /// `None` where the kernel does not show the devices below.
+    host_bridge: Option<String>,
     zone: Option<ZoneId>,
     bridges: Vec<PciAddress>,
+}
+
+/// Whether a branch needs no host bridge: a GPU that the driver alone names, or a NIC that is not on PCI.
+fn is_placeless(branch: &BranchSpec) -> bool {
+    let off_pci = branch.nic.is_some() && branch.at == Some(Fact::Unknown);
+    branch.via.is_empty() && (branch.gpu.is_some() || off_pci)
 }
 
 struct Walk<'a> {
@@ -78,6 +86,9 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn branch(&mut self, field: &str, above: &Way, branch: BranchSpec) -> Result<(), MachineError> {
         let mut way = above.clone();
+        if way.host_bridge.is_none() && !is_placeless(&branch) {
+            return refuse(field, "below an unknown host only GPUs and NICs off PCI are right, without bridges");
+        }
         for (i, Value(bridge)) in branch.via.iter().enumerate() {
             self.claim(&format!("{field}.via[{i}]"), &way, *bridge)?;
             way.bridges.push(*bridge);
@@ -109,10 +120,10 @@ impl Walk<'_> {
 
     /// Takes an address, once and in the domain of its host bridge.
     fn claim(&mut self, field: &str, way: &Way, address: PciAddress) -> Result<(), MachineError> {
-        let domain =
-            way.host_bridge.strip_prefix("pci").and_then(|rest| rest.split_once(':')).map(|(domain, _)| domain);
-        if domain != Some(format!("{:04x}", address.domain).as_str()) {
-            return refuse(field, format!("{address} is not in the domain of {}", way.host_bridge));
+        let host = way.host_bridge.as_deref();
+        let domain = host.and_then(|host| host.strip_prefix("pci")?.split_once(':')).map(|(domain, _)| domain);
+        if let Some(host) = host.filter(|_| domain != Some(format!("{:04x}", address.domain).as_str())) {
+            return refuse(field, format!("{address} is not in the domain of {host}"));
         }
         if let Some(first) = self.addresses.insert(address, field.to_owned()) {
             return refuse(field, format!("{address} stands at {first} already"));
@@ -125,7 +136,7 @@ impl Walk<'_> {
         let field = format!("{field}.at");
         let Some(Fact::Known(device)) = at else { return refuse(field, "an address is right") };
         self.claim(&field, way, device)?;
-        Ok(PciPath { host_bridge: way.host_bridge.clone(), bridges: way.bridges.clone(), device })
+        Ok(PciPath { host_bridge: way.host_bridge.clone().unwrap_or_default(), bridges: way.bridges.clone(), device })
     }
 
     fn zone(&self, field: &str, given: Option<Fact<u16>>) -> Result<Option<ZoneId>, MachineError> {
@@ -162,6 +173,7 @@ impl Walk<'_> {
         let uuid = self.uuid(&format!("{facts}.uuid"), own.uuid.clone())?;
         let gpu = MachineGpu {
             path,
+            shown: way.host_bridge.is_some(),
             uuid,
             zone,
             product: own.product.clone().or(all.product.clone()).and_then(Fact::known),

@@ -13,6 +13,7 @@ fn parts(gpu_count: u8) -> Parts {
         zone: Some(ZoneId(0)),
         cpus: CpuSet::default(),
         memory_zone: None,
+        nearest_zones: None,
         mig_enabled: Some(false),
         health: Health::Healthy,
     };

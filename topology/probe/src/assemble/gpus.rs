@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_model::{Gpu, GpuIndex, GpuSet, GpuUuid, Health, MiB, NodeTopology, PciAddress, PciPath};
+use berth_model::{Gpu, GpuIndex, GpuSet, GpuUuid, Health, MiB, NodeTopology, PciAddress, PciPath, ZoneId};
 
 use super::{Findings, Zones, clean};
 use crate::facts::{Answer, NvLinkFacts, NvmlDevice, NvmlFailure, NvmlNode, SysfsFacts};
@@ -131,8 +131,9 @@ impl<'a> Taking<'a, '_> {
         let claimed = seen.and_then(|p| p.zone);
         let zone = self.zones.of_device(claimed, &pci.to_string(), findings).or_else(|| {
             let affinity = device.memory_affinity.as_deref().unwrap_or_default();
-            self.zones.first_with_cpus(affinity)
+            self.zones.nearest(affinity)
         });
+        let nearest_zones = self.nearest_zones(&device.memory_affinity, zone);
         let product = device.product.as_ref().map_or_else(|_| String::new(), |p| clean(p));
         let gpu = Gpu {
             index: GpuIndex(0),
@@ -142,12 +143,24 @@ impl<'a> Taking<'a, '_> {
             // A board without memory is a driver that does not know, never zero.
             memory: device.memory_bytes.as_ref().ok().filter(|b| **b > 0).map(|b| MiB(b / BYTES_PER_MIB)),
             zone,
+            nearest_zones,
             cpus: self.zones.cpus(zone),
             memory_zone: device.memory_zone.as_ref().ok().copied().filter(|z| self.zones.get(*z).is_some()),
             mig_enabled: device.mig_enabled.as_ref().ok().copied(),
             health: health(device),
         };
         self.push(gpu, seen.map(|p| &p.path), Some(&device.nvlinks), findings);
+    }
+
+    /// The zones that the driver names, where that says more than `zone`. A driver that says "not supported" knows of no zones.
+    fn nearest_zones(&self, named: &Answer<Vec<ZoneId>>, zone: Option<ZoneId>) -> Option<Vec<ZoneId>> {
+        let named = match named {
+            Ok(named) => named.as_slice(),
+            Err(NvmlFailure::NotSupported) => &[],
+            Err(_) => return None,
+        };
+        let known: Vec<ZoneId> = named.iter().copied().filter(|z| self.zones.get(*z).is_some()).collect();
+        (known != zone.into_iter().collect::<Vec<_>>()).then_some(known)
     }
 
     fn take_unreadable(&mut self, lost: &Unreadable<'_>, findings: &mut Findings) {
@@ -190,7 +203,14 @@ impl<'a> Taking<'a, '_> {
         let zone = known.zone.filter(|z| self.zones.get(*z).is_some());
         let cpus = self.zones.cpus(zone);
         let memory_zone = known.memory_zone.filter(|z| self.zones.get(*z).is_some());
-        self.push(Gpu { zone, cpus, memory_zone, health: Health::Unhealthy(why), ..known }, path, None, findings);
+        // What was nearest is asked anew of a GPU that is back.
+        let nearest_zones = known.nearest_zones.filter(|zones| zones.iter().all(|z| self.zones.get(*z).is_some()));
+        self.push(
+            Gpu { zone, nearest_zones, cpus, memory_zone, health: Health::Unhealthy(why), ..known },
+            path,
+            None,
+            findings,
+        );
     }
 
     fn push(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use berth_model::{Link, LinkMatrix, PciAddress, PciPath, ZoneId};
+use berth_model::{Link, LinkMatrix, PciAddress, PciPath, PcieLevel, ZoneId};
 
 use super::Findings;
 use super::gpus::TakenGpu;
@@ -18,20 +18,48 @@ pub(super) fn matrix(
     findings: &mut Findings,
 ) -> LinkMatrix {
     let ends: Vec<NvLinkEnds> = NvLinkEnds::of_all(sysfs, gpus, findings);
-    let gpu_places = gpus.iter().map(|g| (g.path, g.gpu.zone));
-    let places: Vec<(Option<&PciPath>, Option<ZoneId>)> =
-        gpu_places.chain(nics.iter().map(|n| (n.path, n.nic.zone))).collect();
+    let gpu_places = gpus.iter().map(|g| Place { way: g.path.map_or(Way::Unseen, Way::Pci), zone: g.gpu.zone });
+    let nic_places = nics.iter().map(|n| Place { way: n.path.map_or(Way::OffPci, Way::Pci), zone: n.nic.zone });
+    let places: Vec<Place<'_>> = gpu_places.chain(nic_places).collect();
     LinkMatrix::build(places.len(), |a, b| {
-        let pcie = match (places.get(a), places.get(b)) {
-            (Some((Some(path), zone)), Some((Some(other), other_zone))) => path.level(*zone, other, *other_zone),
-            _ => None,
-        };
+        let pcie = places.get(a).zip(places.get(b)).and_then(|(a, b)| a.level(b));
         let nvlinks = match (ends.get(a), ends.get(b)) {
             (Some(one), Some(other)) => one.count_to(other),
             _ => 0,
         };
         Link { nvlinks, pcie }
     })
+}
+
+/// Where a device is.
+struct Place<'a> {
+    way: Way<'a>,
+    zone: Option<ZoneId>,
+}
+
+/// How a device hangs on the machine.
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    /// On PCI.
+    Pci(&'a PciPath),
+    /// On another bus.
+    OffPci,
+    /// On PCI, the kernel does not show where.
+    Unseen,
+}
+
+impl Place<'_> {
+    /// The level between two devices; `None` where what is known of them leaves it open.
+    fn level(&self, other: &Self) -> Option<PcieLevel> {
+        let (zone, other_zone) = (self.zone, other.zone);
+        match (self.way, other.way) {
+            (Way::Pci(path), Way::Pci(other)) => path.level(zone, other, other_zone),
+            // No bridge spans two zones, and a way from PCI to another bus leads through a host bridge.
+            _ if zone? != other_zone? => Some(PcieLevel::Sys),
+            (Way::Pci(_), Way::OffPci) | (Way::OffPci, Way::Pci(_)) => Some(PcieLevel::Node),
+            (Way::Unseen, _) | (_, Way::Unseen) | (Way::OffPci, Way::OffPci) => None,
+        }
+    }
 }
 
 /// Where the active NVLinks of a GPU end.

@@ -40,11 +40,15 @@ fn is_virtual(sysfs: &SysfsFacts, device: &RdmaFacts) -> bool {
 
 fn nic(name: NicName, device: &RdmaFacts, sysfs: &SysfsFacts, zones: &Zones, findings: &mut Findings) -> Nic {
     let pci = device.path.as_ref().map(|path| path.device);
-    // A device that is not on PCI (rxe over any interface) has no place, on a machine with one zone neither.
-    let zone = pci.and_then(|address| {
-        let claimed = sysfs.pci.get(&address).and_then(|p| p.zone);
-        zones.of_device(claimed, &device.name, findings)
-    });
+    // A software device (rxe over any interface) has no place, on a machine with one zone neither.
+    let zone = match (pci, device.zone) {
+        (Some(address), _) => {
+            let claimed = sysfs.pci.get(&address).and_then(|p| p.zone);
+            zones.of_device(claimed, &device.name, findings)
+        }
+        (None, Some(_)) => zones.of_device(device.zone, &device.name, findings),
+        (None, None) => None,
+    };
     let best = device.ports.iter().max_by_key(|port| rank(port));
     Nic {
         name,

@@ -270,7 +270,7 @@ fn rdma(name: &str, bus: Option<u8>, ports: &[(PortState, u32)]) -> RdmaFacts {
         rate_gbps: Some(*rate),
         link_layer: LinkLayer::InfiniBand,
     };
-    RdmaFacts { name: name.to_owned(), path, ports: ports.iter().map(port).collect() }
+    RdmaFacts { name: name.to_owned(), path, zone: None, ports: ports.iter().map(port).collect() }
 }
 
 #[test]
@@ -296,6 +296,35 @@ fn a_nic_is_as_good_as_its_best_port() {
     assert_eq!((parts.nics[0].pci, parts.nics[0].zone), (Some(address(9)), Some(ZoneId(1))));
     assert_eq!((parts.nics[1].state, parts.nics[1].pci, parts.nics[1].zone), (PortState::Unknown, None, None));
     assert_eq!(parts.links.link(0, 5).unwrap().pcie, None, "a NIC without a place is not far, it is unknown");
+}
+
+#[test]
+fn devices_without_a_way_on_pci_are_as_far_as_their_zones_say() {
+    let mut facts = facts();
+    facts.sysfs.pci.remove(&address(4));
+    let Ok(unseen) = &mut devices(&mut facts)[3] else { unreachable!("all devices answer") };
+    unseen.memory_affinity = Ok(vec![ZoneId(1)]);
+    let on_chip = |name: &str, id| RdmaFacts { zone: Some(ZoneId(id)), ..rdma(name, None, &[]) };
+    facts.sysfs.rdma = vec![on_chip("hns_0", 0), on_chip("hns_1", 0), on_chip("hns_2", 1)];
+    let links = judge(&facts).links;
+    let rows = ["NODE SYS SYS NODE NODE SYS", "X SYS SYS NODE NODE SYS", "SYS X ? SYS SYS NODE", "SYS ? X SYS SYS ?"];
+    for (row, expected) in links.rows().iter().zip(rows) {
+        assert!(row.ends_with(expected), "{row} does not end with {expected}");
+    }
+    assert_eq!(
+        links.rows()[4],
+        "NODE NODE SYS SYS X ? SYS",
+        "two devices of one zone off PCI may share a bus of their own"
+    );
+}
+
+#[test]
+fn zones_that_the_driver_names_are_reported_where_they_say_more_than_the_zone() {
+    let nearest = |named: Answer<Vec<ZoneId>>| bent(|d| d.memory_affinity = named).gpus[0].nearest_zones.clone();
+    assert_eq!(nearest(Ok(vec![ZoneId(0)])), None);
+    assert_eq!(nearest(Ok(vec![ZoneId(0), ZoneId(1), ZoneId(9)])), Some(vec![ZoneId(0), ZoneId(1)]));
+    assert_eq!(nearest(Err(NvmlFailure::NotSupported)), Some(Vec::new()));
+    assert_eq!(nearest(Err(NvmlFailure::NoSymbol)), None, "an old library is no kernel without NUMA");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! RDMA devices and their ports, from `sys/class/infiniband`.
 
-use berth_model::{LinkLayer, PciPath, PortState};
+use berth_model::{LinkLayer, PciPath, PortState, ZoneId};
 
 use super::{Reader, pci};
 use crate::facts::{PortFacts, RdmaFacts};
@@ -23,18 +23,19 @@ fn read_device(reader: &mut Reader<'_>, name: String) -> RdmaFacts {
         Some(text) => {
             let Ok(directory) = resolve(&entry, &text) else {
                 reader.fault(&entry, "the link leads out of the tree");
-                return RdmaFacts { name, path: None, ports: Vec::new() };
+                return RdmaFacts { name, path: None, zone: None, ports: Vec::new() };
             };
             directory
         }
     };
     let path = read_path(reader, &directory);
+    let zone = if path.is_none() { read_zone(reader, &directory) } else { None };
     let mut ports: Vec<u32> =
         reader.list(&format!("{directory}/ports")).iter().filter_map(|p| p.parse().ok()).collect();
     ports.sort_unstable();
     ports.truncate(PORTS_MAX);
     let ports = ports.into_iter().map(|port| read_port(reader, &format!("{directory}/ports/{port}"))).collect();
-    RdmaFacts { name, path, ports }
+    RdmaFacts { name, path, zone, ports }
 }
 
 /// The PCI device behind `device`. A software device (rxe, siw) has none, or one that is not on PCI.
@@ -42,6 +43,14 @@ fn read_path(reader: &mut Reader<'_>, directory: &str) -> Option<PciPath> {
     let link = format!("{directory}/device");
     let text = reader.link(&link)?;
     pci::follow(&link, &text).map(|(_, path)| path)
+}
+
+/// The zone of a device that is not on PCI. A software device has no `device` link and no zone.
+fn read_zone(reader: &mut Reader<'_>, directory: &str) -> Option<ZoneId> {
+    let link = format!("{directory}/device");
+    let text = reader.link(&link)?;
+    let device = resolve(&link, &text).ok()?;
+    reader.parsed(&format!("{device}/numa_node"), "a zone number or -1", pci::parse_zone).flatten()
 }
 
 fn read_port(reader: &mut Reader<'_>, directory: &str) -> PortFacts {

@@ -75,31 +75,101 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Write a man page for every command
+    Man {
+        /// Existing directory to write berth.1, berth-topo.1, ... into
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// Print the version
     Version,
 }
 
 /// `berth topo`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct TopoArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<TopoCommand>,
     /// Read a machine file instead of this machine
     #[arg(long, value_name = "FILE", conflicts_with = "node")]
     pub(crate) machine: Option<PathBuf>,
     /// Read the report of a node of the cluster instead of this machine
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<String>,
-    /// Directory that holds this machine's sys and proc
-    #[arg(long, env = "BERTH_ROOT", value_name = "DIR", default_value = "/", hide_env = true)]
-    pub(crate) root: PathBuf,
-    /// The driver library, if not libnvidia-ml.so.1 of the loader's path
-    #[arg(long, env = "BERTH_NVML_LIBRARY", value_name = "FILE", hide_env = true)]
-    pub(crate) nvml_library: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) local: LocalFlags,
     /// Print the matrix of `nvidia-smi topo -m`
     #[arg(short, long, conflicts_with = "output")]
     pub(crate) matrix: bool,
     /// Form of the output; json and yaml are the NodeTopology object
     #[arg(short, long, value_name = "FORM", default_value = "tree")]
     pub(crate) output: TopoOutput,
+}
+
+/// How to read this machine.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LocalFlags {
+    /// Directory that holds this machine's sys and proc
+    #[arg(long, env = "BERTH_ROOT", value_name = "DIR", default_value = "/", hide_env = true)]
+    pub(crate) root: PathBuf,
+    /// The driver library, if not libnvidia-ml.so.1 of the loader's path
+    #[arg(long, env = "BERTH_NVML_LIBRARY", value_name = "FILE", hide_env = true)]
+    pub(crate) nvml_library: Option<PathBuf>,
+}
+
+/// What else `berth topo` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopoCommand {
+    /// Say what differs between two reports; exit status 3 when something does
+    Diff(DiffArgs),
+    /// Look for what is wrong with nodes; exit status 3 for an error or a warning
+    Lint(LintArgs),
+}
+
+/// What a report may come from, as the help says it.
+const SOURCES: &str = "A source is a machine file, a report as `berth topo -o json|yaml` prints it (- is standard input), \
+                       node/NAME for the report of a node of the cluster, or local for this machine.";
+
+/// `berth topo diff`.
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct DiffArgs {
+    /// How it was
+    #[arg(value_name = "SOURCE")]
+    pub(crate) before: String,
+    /// How it is
+    #[arg(value_name = "SOURCE")]
+    pub(crate) after: String,
+    #[command(flatten)]
+    pub(crate) local: LocalFlags,
+    /// Form of the output; json is a TopologyDiff
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub(crate) output: ReviewOutput,
+}
+
+/// `berth topo lint`.
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct LintArgs {
+    /// What to look at, instead of this machine
+    #[arg(value_name = "SOURCE", conflicts_with = "all_nodes")]
+    pub(crate) sources: Vec<String>,
+    /// Look at every node of the cluster that has a report
+    #[arg(long)]
+    pub(crate) all_nodes: bool,
+    #[command(flatten)]
+    pub(crate) local: LocalFlags,
+    /// Form of the output; json is a TopologyFindings
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub(crate) output: ReviewOutput,
+}
+
+/// Forms of what was compared or looked through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReviewOutput {
+    Text,
+    Json,
 }
 
 /// Forms of `berth topo`.

@@ -4,8 +4,11 @@
 
 mod api;
 mod args;
+mod compare;
 mod document;
 mod explain;
+mod islands;
+mod lint;
 mod nodes;
 mod policy;
 mod render;

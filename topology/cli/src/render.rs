@@ -9,6 +9,7 @@ pub(crate) mod fabric;
 pub(crate) mod ink;
 pub(crate) mod matrix;
 pub(crate) mod nodes;
+pub(crate) mod review;
 pub(crate) mod size;
 pub(crate) mod tree;
 

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::args::{Cli, Color, Command};
@@ -82,6 +83,11 @@ fn answer(cli: &Cli, name: &str) -> anyhow::Result<Outcome> {
                 let mut script = Vec::new();
                 clap_complete::generate(*shell, &mut Cli::command(), name, &mut script);
                 Ok(Outcome::Text(String::from_utf8(script)?))
+            }
+            Command::Man { folder } => {
+                let pages = || clap_mangen::generate_to(Cli::command(), folder);
+                pages().with_context(|| format!("cannot write man pages into {}", folder.display()))?;
+                Ok(Outcome::Text(String::new()))
             }
             Command::Version => Ok(Outcome::Text(format!("berth {}\n", env!("CARGO_PKG_VERSION")))),
         }

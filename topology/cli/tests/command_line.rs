@@ -180,6 +180,35 @@ fn completion_and_version_need_nothing() {
     assert_eq!(stdout(&berth(&["version"])), format!("berth {}\n", env!("CARGO_PKG_VERSION")));
 }
 
+/// The commands that a help text lists.
+fn commands(words: &[&str]) -> Vec<String> {
+    let help = stdout(&berth(&[words, &["--help"]].concat()));
+    let list = help.split("\nCommands:\n").nth(1).map(|rest| rest.split("\n\n").next().unwrap().to_owned());
+    let names = list.unwrap_or_default();
+    names.lines().filter_map(|l| l.split_whitespace().next().map(str::to_owned)).filter(|n| n != "help").collect()
+}
+
+#[test]
+fn every_command_has_a_man_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = berth(&["man", folder.path().to_str().unwrap()]);
+    assert_eq!((status(&output), stdout(&output)), (0, String::new()), "{}", stderr(&output));
+    let top = commands(&[]);
+    assert!(top.contains(&"topo".to_owned()) && commands(&["topo"]).contains(&"diff".to_owned()), "{top:?}");
+    let mut pages = vec!["berth.1".to_owned()];
+    for command in &top {
+        pages.push(format!("berth-{command}.1"));
+        pages.extend(commands(&[command]).iter().map(|below| format!("berth-{command}-{below}.1")));
+    }
+    for page in pages {
+        let text = std::fs::read_to_string(folder.path().join(&page)).unwrap_or_default();
+        assert!(text.contains(".SH SYNOPSIS"), "{page} is missing or no man page");
+    }
+    assert!(
+        one_sentence(&berth(&["man", "/nonexistent/man"])).contains("cannot write man pages into /nonexistent/man")
+    );
+}
+
 #[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
     let mut child = command(Path::new(env!("CARGO_BIN_EXE_berth")))

@@ -7,6 +7,7 @@ use berth_model::{GpuIndex, NodeTopology};
 use super::branch::Branch;
 use super::ink::{strong, warn};
 use super::size::gpus;
+use crate::islands::nvlinks;
 
 /// Splits members into groups that hang together by `joined`, each in ascending order, groups by their lowest member.
 pub(crate) fn components(members: &[usize], joined: impl Fn(usize, usize) -> bool) -> Vec<Vec<usize>> {
@@ -22,11 +23,6 @@ pub(crate) fn components(members: &[usize], joined: impl Fn(usize, usize) -> boo
     }
     groups.sort();
     groups
-}
-
-/// NVLinks between two GPUs by position; 0 for none.
-fn nvlinks(node: &NodeTopology, a: usize, b: usize) -> u8 {
-    node.parts().links.link(a, b).map_or(0, |l| l.nvlinks)
 }
 
 /// The islands of the node with what joins them; `None` where no GPU has an NVLink to another.

@@ -37,7 +37,7 @@ fn pod(text: &str, node: &str, count: u64, note: PlanNote) -> Event {
         is_ended: false,
         totals,
         note,
-        truth: std::collections::BTreeMap::new(),
+        truth: BTreeMap::new(),
     }))
 }
 

@@ -1,0 +1,54 @@
+//! Claims about the kubelet's word on who holds what.
+
+use berth_model::GpuSet;
+
+use super::{bound, held, node, pod, report, told, with};
+use crate::{Event, Index};
+
+fn holder(index: &Index, node: &str) -> crate::Holder {
+    index.snapshot().node(node).unwrap().holders[0].clone()
+}
+
+#[test]
+fn what_the_kubelet_gave_is_held_and_not_what_was_planned() {
+    let index = with([node("a"), report("a", 1, None), bound("p", "a", 2, Some(&[0, 1]))]);
+    index.apply(told(pod("p", "a", 2, Some(&[0, 1])), &[2, 3]));
+    assert_eq!(held(&index, "a"), (0b1100, 0, false));
+    let holder = holder(&index, "a");
+    assert_eq!(holder.drifted_from, Some(GpuSet::from_bits(0b11)));
+    assert_eq!(holder.problem, "drift: planned GPUs 0,1, the kubelet gave 2,3");
+    index.apply(told(pod("q", "a", 2, Some(&[0, 1])), &[1, 0]));
+    let agreed = index.snapshot().node("a").unwrap().holders[1].clone();
+    assert_eq!((agreed.drifted_from, agreed.problem.as_str()), (None, ""), "the order of ids is no drift");
+}
+
+#[test]
+fn a_pod_bound_by_others_is_exact_once_the_kubelet_has_said_what_it_gave() {
+    let index = with([node("a"), report("a", 1, None), bound("p", "a", 1, None)]);
+    assert_eq!(held(&index, "a"), (0, 1, true));
+    index.apply(told(pod("p", "a", 1, None), &[3]));
+    assert_eq!(held(&index, "a"), (0b1000, 0, false));
+}
+
+#[test]
+fn half_a_word_of_the_kubelet_frees_nothing() {
+    let index = with([node("a"), report("a", 1, None), bound("p", "a", 2, Some(&[0, 1]))]);
+    index.apply(told(pod("p", "a", 2, Some(&[0, 1])), &[2]));
+    assert_eq!(held(&index, "a").0, 0b111, "the plan counts until all is said");
+    index.apply(told(pod("p", "a", 2, Some(&[0, 1])), &[2, 3]));
+    index.apply(bound("p", "a", 2, Some(&[0, 1])));
+    assert_eq!(held(&index, "a").0, 0b1100, "a status that says less than before frees nothing");
+}
+
+#[test]
+fn a_replica_of_a_shared_card_is_the_card_and_an_unknown_id_counts() {
+    let index = with([node("a"), report("a", 1, None)]);
+    let mut shared = pod("p", "a", 1, None);
+    shared.truth = [("nvidia.com/gpu".to_owned(), vec!["GPU-a-2::4".to_owned()])].into();
+    index.apply(Event::Pod(Box::new(shared)));
+    assert_eq!(held(&index, "a"), (0b100, 0, false));
+    let mut foreign = pod("q", "a", 1, None);
+    foreign.truth = [("nvidia.com/gpu".to_owned(), vec!["GPU-elsewhere".to_owned()])].into();
+    index.apply(Event::Pod(Box::new(foreign)));
+    assert_eq!(held(&index, "a"), (0b100, 1, true));
+}

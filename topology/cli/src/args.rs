@@ -102,6 +102,9 @@ pub(crate) struct TopoArgs {
     /// Print the matrix of `nvidia-smi topo -m`
     #[arg(short, long, conflicts_with = "output")]
     pub(crate) matrix: bool,
+    /// Draw the node as an SVG, to standard output or into a file
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-", conflicts_with_all = ["output", "matrix"])]
+    pub(crate) svg: Option<PathBuf>,
     /// Form of the output; json and yaml are the NodeTopology object
     #[arg(short, long, value_name = "FORM", default_value = "tree")]
     pub(crate) output: TopoOutput,

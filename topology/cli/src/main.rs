@@ -10,6 +10,7 @@ mod explain;
 mod islands;
 mod lint;
 mod nodes;
+mod picture;
 mod policy;
 mod render;
 mod run;

@@ -8,6 +8,7 @@ pub(crate) mod explanation;
 pub(crate) mod fabric;
 pub(crate) mod ink;
 pub(crate) mod matrix;
+pub(crate) mod nesting;
 pub(crate) mod nodes;
 pub(crate) mod review;
 pub(crate) mod size;

@@ -3,9 +3,13 @@
 mod review;
 mod source;
 
+use std::path::Path;
+
 use anyhow::Context as _;
+use berth_model::NodeTopology;
 
 use crate::args::{ClusterFlags, TopoArgs, TopoCommand, TopoOutput};
+use crate::picture::svg;
 use crate::render::{matrix::matrix, tree::tree};
 use crate::run::Outcome;
 use source::{Source, decoded};
@@ -23,6 +27,9 @@ pub(crate) async fn run(args: &TopoArgs, flags: &ClusterFlags) -> anyhow::Result
         (None, None) => Source::Local,
     };
     let object = source.object(&args.local, flags).await?;
+    if let Some(file) = &args.svg {
+        return picture(&decoded(&object)?, file);
+    }
     // The object is printed as it is: a report that cannot be decoded must still be readable.
     let text = match args.output {
         TopoOutput::Json => serde_json::to_string_pretty(&object).context("cannot write JSON")? + "\n",
@@ -33,4 +40,13 @@ pub(crate) async fn run(args: &TopoArgs, flags: &ClusterFlags) -> anyhow::Result
         }
     };
     Ok(Outcome::Text(text))
+}
+
+fn picture(node: &NodeTopology, file: &Path) -> anyhow::Result<Outcome> {
+    let text = svg(node);
+    if file == Path::new("-") {
+        return Ok(Outcome::Text(text));
+    }
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(Outcome::Text(String::new()))
 }

@@ -44,6 +44,7 @@ fn wrong_usage_is_status_2_and_names_the_mistake() {
         (&["nodse"][..], "unrecognized subcommand 'nodse'"),
         (&["topo", "--machine", "a", "--node", "b"], "cannot be used with"),
         (&["topo", "-m", "-o", "json"], "cannot be used with"),
+        (&["topo", "-m", "--svg"], "cannot be used with"),
         (&["nodes", "-o", "xml"], "[possible values: table, wide, json, yaml, name]"),
         (&["explain"], "<POD>"),
         (&["topo", "--color", "sometimes"], "invalid value 'sometimes'"),
@@ -178,6 +179,20 @@ fn completion_and_version_need_nothing() {
         assert!(stdout(&script).contains("scheduler-config"), "{shell}");
     }
     assert_eq!(stdout(&berth(&["version"])), format!("berth {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_picture_goes_to_standard_output_or_into_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("node.svg");
+    let machine = format!("{}/../../tests/machines/dgx-1v.yaml", env!("CARGO_MANIFEST_DIR"));
+    let printed = berth(&["topo", "--machine", &machine, "--svg"]);
+    assert_eq!((status(&printed), stdout(&printed).starts_with("<svg ")), (0, true));
+    let written = berth(&["topo", "--machine", &machine, "--svg", file.to_str().unwrap()]);
+    assert_eq!((status(&written), stdout(&written)), (0, String::new()));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), stdout(&printed));
+    let refused = berth(&["topo", "--machine", &machine, "--svg", "/nonexistent/node.svg"]);
+    assert!(one_sentence(&refused).contains("cannot write /nonexistent/node.svg"));
 }
 
 /// The commands that a help text lists.

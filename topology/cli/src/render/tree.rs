@@ -1,17 +1,13 @@
 //! `berth topo`: a node as an indented tree, zone by zone, for people who know lstopo.
-//!
-//! A report carries the PCIe level of every pair and not the bridges themselves, so the bridges drawn here are those that the levels
-//! imply: devices joined by PIX share a switch, by PXB a chain of switches, by PHB a host bridge.
 
 use std::collections::BTreeMap;
 
-use berth_model::{
-    Driver, Finding, Gpu, Health, LinkLayer, Nic, NodeTopology, PciAddress, PcieLevel, PortState, Zone, ZoneId,
-};
+use berth_model::{Driver, Finding, Gpu, Health, LinkLayer, Nic, NodeTopology, PortState, Zone};
 
 use super::branch::{Branch, draw};
 use super::fabric;
 use super::ink::{bad, faint, good, strong, warn};
+use super::nesting::{Item, nesting};
 use super::size::{gib, gpus, ranges};
 
 /// The tree of a node.
@@ -20,10 +16,10 @@ pub(crate) fn tree(node: &NodeTopology) -> String {
     let mut branches: Vec<Branch> = Vec::new();
     let mut empty_zones: Vec<u32> = Vec::new();
     for zone in &parts.zones {
-        let below = nest(node, &devices_of(node, Some(zone.id)), &LEVELS);
+        let devices = below(node, &nesting(node, Some(zone.id)));
         let owners = parts.gpus.iter().filter(|g| g.memory_zone == Some(zone.id)).map(|g| g.index);
         let owners: Vec<_> = owners.collect();
-        if zone.cpus.is_empty() && below.is_empty() && owners.is_empty() && zone.memory.is_none_or(|m| m.0 == 0) {
+        if zone.cpus.is_empty() && devices.is_empty() && owners.is_empty() && zone.memory.is_none_or(|m| m.0 == 0) {
             empty_zones.push(u32::from(zone.id.0));
             continue;
         }
@@ -31,12 +27,12 @@ pub(crate) fn tree(node: &NodeTopology) -> String {
         if !owners.is_empty() {
             text.push_str(&format!("  (the memory of {})", gpus(owners)));
         }
-        branches.push(Branch::with(text, below));
+        branches.push(Branch::with(text, devices));
     }
     if !empty_zones.is_empty() {
         branches.push(Branch::leaf(faint(format!("zones {}  no CPUs, no memory", ranges(empty_zones)))));
     }
-    let strays = nest(node, &devices_of(node, None), &LEVELS);
+    let strays = below(node, &nesting(node, None));
     if !strays.is_empty() {
         branches.push(Branch::with("zone not known  (the kernel does not say; usual in virtual machines)", strays));
     }
@@ -44,9 +40,6 @@ pub(crate) fn tree(node: &NodeTopology) -> String {
     branches.extend(findings(&parts.findings));
     format!("{}\n{}", heading(node), draw(&branches))
 }
-
-/// Levels that imply a bridge, from far to near.
-const LEVELS: [PcieLevel; 3] = [PcieLevel::Phb, PcieLevel::Pxb, PcieLevel::Pix];
 
 fn heading(node: &NodeTopology) -> String {
     let parts = node.parts();
@@ -88,54 +81,13 @@ fn zone_text(zone: &Zone) -> String {
     format!("{}  {cpus}  {memory}", strong(format!("zone {}", zone.id)))
 }
 
-/// Matrix positions of the GPUs and NICs of a zone.
-fn devices_of(node: &NodeTopology, zone: Option<ZoneId>) -> Vec<usize> {
-    let parts = node.parts();
-    let zones = parts.gpus.iter().map(|g| g.zone).chain(parts.nics.iter().map(|n| n.zone));
-    zones.enumerate().filter(|(_, z)| *z == zone).map(|(position, _)| position).collect()
-}
-
-/// The devices below the bridges that `levels` imply. A level that joins nothing more than the next nearer one is left out.
-fn nest(node: &NodeTopology, members: &[usize], levels: &[PcieLevel]) -> Vec<Branch> {
-    let Some((level, nearer)) = levels.split_first() else {
-        return members.iter().map(|m| device(node, *m)).collect();
+/// Frames and devices as branches.
+fn below(node: &NodeTopology, items: &[Item]) -> Vec<Branch> {
+    let branch = |item: &Item| match item {
+        Item::Device(position) => device(node, *position),
+        Item::Frame { label, items } => Branch::with(faint(label), below(node, items)),
     };
-    let joined = |a: usize, b: usize| node.parts().links.link(a, b).is_some_and(|l| l.pcie >= Some(*level));
-    let mut branches = Vec::new();
-    for group in fabric::components(members, joined) {
-        let mut below = nest(node, &group, nearer);
-        if below.len() < 2 {
-            branches.append(&mut below);
-        } else {
-            branches.push(Branch::with(faint(bridge(node, &group, *level)), below));
-        }
-    }
-    branches
-}
-
-fn bridge(node: &NodeTopology, group: &[usize], level: PcieLevel) -> String {
-    let name = match level {
-        PcieLevel::Pix if is_one_card(node, group) => "one card",
-        PcieLevel::Pix => "PCIe switch",
-        PcieLevel::Pxb => "PCIe switches",
-        PcieLevel::Phb | PcieLevel::Node | PcieLevel::Sys => "host bridge",
-    };
-    format!("{name} ({})", level.word())
-}
-
-/// Whether all devices are functions in one slot.
-fn is_one_card(node: &NodeTopology, group: &[usize]) -> bool {
-    let slot = |position: &usize| address(node, *position).map(|a| (a.domain, a.bus, a.device));
-    let first = group.first().and_then(slot);
-    first.is_some() && group.iter().all(|p| slot(p) == first)
-}
-
-fn address(node: &NodeTopology, position: usize) -> Option<PciAddress> {
-    let parts = node.parts();
-    match parts.gpus.get(position) {
-        Some(gpu) => Some(gpu.pci),
-        None => parts.nics.get(position - parts.gpus.len()).and_then(|n| n.pci),
-    }
+    items.iter().map(branch).collect()
 }
 
 fn device(node: &NodeTopology, position: usize) -> Branch {

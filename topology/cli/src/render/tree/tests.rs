@@ -1,7 +1,7 @@
 //! Claims about the tree, as texts without colour.
 
 use anstream::adapter::strip_str;
-use berth_model::{CpuSet, Finding, MiB};
+use berth_model::{CpuSet, Finding, MiB, ZoneId};
 
 use super::*;
 use crate::render::sample::{Sample, dgx_h100};

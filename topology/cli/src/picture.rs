@@ -1,0 +1,192 @@
+//! A node as an SVG: zones as frames, bridges as frames in them, GPUs in one row at the bottom, NICs above, NVLinks hanging below.
+//!
+//! The layout is computed here and in [`layout`], by hand and with integers, so that one node always gives one text. [`links`] draws
+//! NVLinks, [`shapes`] knows SVG. Colours follow the viewer's light or dark scheme; the background is part of the picture.
+
+mod layout;
+mod links;
+mod shapes;
+
+use berth_model::{Driver, Gpu, Health, LinkLayer, Nic, NodeTopology, PortState, Zone};
+
+use crate::islands::nvlinks_of;
+use crate::render::nesting::nesting;
+use crate::render::size::{gib, ranges};
+use layout::{Frame, Place, Sheet};
+use shapes::{Canvas, Tone};
+
+/// Space around everything.
+const MARGIN: i32 = 20;
+const ZONE_GAP: i32 = 16;
+const LINE: i32 = 16;
+/// More zones than this without a device are named in a line instead of drawn: Grace-class nodes have 29 of them.
+const BARE_ZONES_MAX: usize = 3;
+/// Most notes below the picture; the tree has them all.
+const NOTES_MAX: usize = 12;
+
+/// The picture of a node.
+pub(crate) fn svg(node: &NodeTopology) -> String {
+    let parts = node.parts();
+    let (frames, bare) = frames(node);
+    let sheet = Sheet::lay(frames, MARGIN, MARGIN + 3 * LINE + 4, ZONE_GAP);
+    let mut canvas = Canvas::default();
+    canvas.text(MARGIN, MARGIN + 14, "title", parts.node.as_str());
+    canvas.text(MARGIN, MARGIN + 34, "plain", &heading(node));
+    for (frame, place) in &sheet.frames {
+        draw_frame(frame, *place, &mut canvas);
+    }
+    for (position, place) in &sheet.devices {
+        match parts.gpus.get(*position) {
+            Some(gpu) => draw_gpu(gpu, *place, &mut canvas),
+            None => {
+                let number = position - parts.gpus.len();
+                if let Some(nic) = parts.nics.get(number) {
+                    draw_nic(number, nic, *place, &mut canvas);
+                }
+            }
+        }
+    }
+    let mut bottom = links::draw(node, &sheet, &mut canvas);
+    if !bare.is_empty() {
+        bottom += LINE;
+        canvas.text(MARGIN, bottom, "plain", &format!("without devices: zones {}", ranges(bare)));
+    }
+    bottom = legend(node, bottom + LINE, &mut canvas);
+    for note in notes(node) {
+        bottom += LINE;
+        canvas.text(MARGIN, bottom, "plain", &note);
+    }
+    let right = sheet.right.max(canvas.right());
+    canvas.finish(right + MARGIN, bottom + MARGIN, parts.node.as_str())
+}
+
+fn heading(node: &NodeTopology) -> String {
+    let parts = node.parts();
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for gpu in &parts.gpus {
+        match counts.iter_mut().find(|(product, _)| *product == gpu.product) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((&gpu.product, 1)),
+        }
+    }
+    let mut facts: Vec<String> = counts.iter().map(|(product, count)| format!("{count} x {product}")).collect();
+    if facts.is_empty() {
+        facts.push("no GPU".to_owned());
+    }
+    match &parts.driver {
+        Driver::Loaded(version) if version.is_empty() => facts.push("driver of unknown version".to_owned()),
+        Driver::Loaded(version) => facts.push(format!("driver {version}")),
+        Driver::Absent(why) => facts.push(format!("no driver: {why}")),
+    }
+    facts.join(" · ")
+}
+
+/// Frames of the zones, and the ids of zones that are only named.
+fn frames(node: &NodeTopology) -> (Vec<Frame>, Vec<u32>) {
+    let parts = node.parts();
+    let mut frames = Vec::new();
+    let mut bare = Vec::new();
+    let has_device = |zone: &Zone| {
+        let zones = parts.gpus.iter().map(|g| g.zone).chain(parts.nics.iter().map(|n| n.zone));
+        zones.into_iter().any(|z| z == Some(zone.id))
+    };
+    let bare_count = parts.zones.iter().filter(|z| !has_device(z)).count();
+    for zone in &parts.zones {
+        if !has_device(zone) && bare_count > BARE_ZONES_MAX {
+            bare.push(u32::from(zone.id.0));
+            continue;
+        }
+        let cpus = if zone.cpus.is_empty() { "no CPUs".to_owned() } else { format!("CPUs {}", zone.cpus) };
+        let memory = zone.memory.map_or_else(|| "memory not known".to_owned(), |m| format!("memory {}", gib(m)));
+        let title = vec![format!("zone {}", zone.id), cpus, memory];
+        frames.push(Frame::zone(title, nesting(node, Some(zone.id)), parts.gpus.len()));
+    }
+    let strays = nesting(node, None);
+    if !strays.is_empty() {
+        frames.push(Frame::zone(vec!["zone not known".to_owned()], strays, parts.gpus.len()));
+    }
+    (frames, bare)
+}
+
+fn draw_frame(frame: &Frame, place: Place, canvas: &mut Canvas) {
+    canvas.rect(place, if frame.is_zone { "zone" } else { "bridge" }, &frame.title.join(", "));
+    for (line, text) in (0..).zip(&frame.title) {
+        let class = if line == 0 && frame.is_zone { "strong" } else { "small" };
+        canvas.fitted(place.x + 8, place.y + 14 + line * 14, class, text, place.width - 16);
+    }
+}
+
+fn draw_gpu(gpu: &Gpu, place: Place, canvas: &mut Canvas) {
+    let (tone, word) = match &gpu.health {
+        Health::Healthy => (Tone::Good, "healthy"),
+        Health::Unhealthy(_) => (Tone::Bad, "unhealthy"),
+        Health::Unknown(_) => (Tone::Doubt, "not known"),
+    };
+    let why = if gpu.health.reason().is_empty() { String::new() } else { format!(": {}", gpu.health.reason()) };
+    canvas.rect(place, tone.class(), &format!("{} {} {word}{why}", gpu.index, gpu.uuid));
+    canvas.text(place.x + 8, place.y + 17, "strong", &gpu.index.to_string());
+    canvas.text_end(place.x + place.width - 8, place.y + 17, tone.word_class(), word);
+    let product = ["NVIDIA ", "Tesla "].iter().fold(gpu.product.as_str(), |text, make| text.trim_start_matches(make));
+    canvas.fitted(place.x + 8, place.y + 33, "small", product, place.width - 16);
+    let memory = gpu.memory.map_or_else(|| "memory not known".to_owned(), gib);
+    let mig = if gpu.mig_enabled == Some(true) { " · MIG on" } else { "" };
+    canvas.fitted(place.x + 8, place.y + 48, "small", &format!("{memory}{mig}"), place.width - 16);
+    canvas.fitted(place.x + 8, place.y + 62, "faint", &gpu.pci.to_string(), place.width - 16);
+}
+
+fn draw_nic(number: usize, nic: &Nic, place: Place, canvas: &mut Canvas) {
+    let (tone, word) = match nic.state {
+        PortState::Active => (Tone::Calm, "active"),
+        PortState::Down => (Tone::Bad, "down"),
+        PortState::Unknown => (Tone::Doubt, "not known"),
+    };
+    let layer = match nic.link_layer {
+        LinkLayer::InfiniBand => "IB",
+        LinkLayer::Ethernet => "Eth",
+        LinkLayer::Unknown => "?",
+    };
+    let rate = nic.rate_gbps.map_or_else(String::new, |r| format!(" {r}G"));
+    let at = nic.pci.map_or_else(String::new, |p| p.to_string());
+    canvas.rect(place, tone.class(), &format!("NIC{number} {} {at} {word}", nic.name));
+    canvas.text(place.x + 8, place.y + 15, "strong", &format!("NIC{number}"));
+    canvas.text_end(place.x + place.width - 8, place.y + 15, tone.word_class(), word);
+    canvas.fitted(place.x + 8, place.y + 29, "small", &format!("{} · {layer}{rate}", nic.name), place.width - 16);
+}
+
+/// What the colours and frames mean: only what this picture shows.
+fn legend(node: &NodeTopology, top: i32, canvas: &mut Canvas) -> i32 {
+    let parts = node.parts();
+    let gpu = |is: fn(&Health) -> bool| parts.gpus.iter().any(|g| is(&g.health));
+    let nic = |state: PortState| parts.nics.iter().any(|n| n.state == state);
+    let entries = [
+        (gpu(|h| matches!(h, Health::Healthy)), Tone::Good, "healthy GPU"),
+        (gpu(|h| matches!(h, Health::Unhealthy(_))) || nic(PortState::Down), Tone::Bad, "unhealthy or down"),
+        (gpu(|h| matches!(h, Health::Unknown(_))) || nic(PortState::Unknown), Tone::Doubt, "not known"),
+        (nic(PortState::Active), Tone::Calm, "NIC with an active port"),
+    ];
+    let mut x = MARGIN;
+    for (_, tone, text) in entries.iter().filter(|(is_shown, _, _)| *is_shown) {
+        canvas.rect(Place { x, y: top, width: 14, height: 12 }, tone.class(), text);
+        canvas.text(x + 20, top + 10, "small", text);
+        x += 20 + shapes::width(text) + 18;
+    }
+    let is_linked = (0..parts.gpus.len()).any(|g| nvlinks_of(node, g).0 > 0);
+    let lines = if is_linked { " · lines: NVLink, wider for more links" } else { "" };
+    canvas.text(x, top + 10, "small", &format!("frames: zone, dashed: PCIe bridge{lines}"));
+    top + 12
+}
+
+fn notes(node: &NodeTopology) -> Vec<String> {
+    let parts = node.parts();
+    let sick = parts.gpus.iter().filter(|g| !g.health.reason().is_empty());
+    let mut notes: Vec<String> = sick.map(|g| format!("{}: {}", g.index, g.health.reason())).collect();
+    notes.extend(parts.findings.iter().map(|f| format!("{} {}: {}", f.code, f.device, f.text)));
+    if let Some(more) = notes.len().checked_sub(NOTES_MAX + 1) {
+        notes.truncate(NOTES_MAX);
+        notes.push(format!("and {} more: see berth topo", more + 1));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests;

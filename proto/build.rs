@@ -74,7 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    config.compile_fds(files)?;
+    tonic_prost_build::configure().compile_fds_with_config(files, config)?;
     Ok(())
 }
 

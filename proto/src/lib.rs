@@ -18,6 +18,13 @@ pub use object::{GROUP, KIND, NodeTopology, PLURAL, VERSION};
 /// Generated types of the schema.
 pub mod topology {
     /// Version `v1alpha1`.
+    #[allow(
+        missing_docs,
+        unused_qualifications,
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        reason = "generated"
+    )]
     pub mod v1alpha1 {
         include!(concat!(env!("OUT_DIR"), "/berth.topology.v1alpha1.rs"));
     }

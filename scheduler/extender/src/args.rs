@@ -36,6 +36,23 @@ pub struct ServeArgs {
     #[arg(long, env = "BERTH_ADMIN_LISTEN", value_name = "IP:PORT", default_value = "0.0.0.0:8889")]
     pub admin_listen: SocketAddr,
 
+    /// Where agents stream their reports, e.g. 0.0.0.0:8890; not at all if absent. Beyond loopback it takes a certificate, and agents
+    /// show their token.
+    #[arg(long, env = "BERTH_REPORTS_LISTEN", value_name = "IP:PORT")]
+    pub reports_listen: Option<SocketAddr>,
+
+    /// PEM certificate of the report port, the server's own first. Read again when it changes.
+    #[arg(long, env = "BERTH_REPORTS_CERT", value_name = "FILE", requires_all = ["reports_listen", "reports_key"])]
+    pub reports_cert: Option<PathBuf>,
+
+    /// PEM key of that certificate.
+    #[arg(long, env = "BERTH_REPORTS_KEY", value_name = "FILE", requires = "reports_cert")]
+    pub reports_key: Option<PathBuf>,
+
+    /// Audience that the tokens of agents are for.
+    #[arg(long, env = "BERTH_REPORTS_AUDIENCE", default_value = "berth")]
+    pub reports_audience: String,
+
     /// Whether to bind, or to filter and score only.
     #[arg(long, env = "BERTH_MODE", value_enum, default_value_t = ModeArg::Allocate)]
     pub mode: ModeArg,

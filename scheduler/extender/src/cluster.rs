@@ -11,6 +11,7 @@ use berth_core::demand::PodRequest;
 use berth_core::view::Knowledge;
 use berth_index::{Evaluator, Event, Index, PodUid};
 
+use crate::carriers::Carriers;
 use crate::metrics::Metrics;
 
 /// The shared state. Everything in it is rebuilt from lists after a start.
@@ -22,6 +23,8 @@ pub struct Cluster {
     pub evaluator: Evaluator,
     /// Pods that wait for a node.
     pub waiting: Waiting,
+    /// Which carrier speaks for a node.
+    pub carriers: Carriers,
     /// Numbers.
     pub metrics: Arc<Metrics>,
     policy: ArcSwap<Policy>,
@@ -38,6 +41,7 @@ impl Cluster {
             index: Index::default(),
             evaluator: Evaluator::default(),
             waiting: Waiting::default(),
+            carriers: Carriers::default(),
             metrics,
             policy: ArcSwap::from_pointee(Policy::default()),
             started: Instant::now(),

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod args;
 pub mod bind;
+pub mod carriers;
 pub mod cluster;
 pub mod convert;
 pub mod decide;
@@ -16,6 +17,7 @@ mod fake_api;
 #[cfg(test)]
 mod fixture;
 pub mod http;
+pub mod ingest;
 pub mod machines;
 pub mod metrics;
 pub mod requeue;

@@ -83,6 +83,12 @@ pub struct Metrics {
     pub holds_active: Gauge,
     /// Topology reports that were refused.
     pub topology_reports_rejected: Family<ByReason, Counter>,
+    /// Open report streams.
+    pub report_streams: Gauge,
+    /// Report streams that were not let in.
+    pub report_streams_refused: Family<ByReason, Counter>,
+    /// Reads of a changed certificate of the report port.
+    pub report_certificate_reloads: Family<ByResult, Counter>,
     /// Nodes whose topology is stale.
     pub stale_nodes: Gauge,
     /// Nodes where counts and plans disagree.
@@ -117,6 +123,9 @@ impl Metrics {
             bind_results: Family::default(),
             holds_active: Gauge::default(),
             topology_reports_rejected: Family::default(),
+            report_streams: Gauge::default(),
+            report_streams_refused: Family::default(),
+            report_certificate_reloads: Family::default(),
             stale_nodes: Gauge::default(),
             imprecise_nodes: Gauge::default(),
             drift_pods: Gauge::default(),
@@ -154,6 +163,11 @@ impl Metrics {
         registry.register("holds_active", "Holds that have not expired", self.holds_active.clone());
         let help = "Topology reports that were refused";
         registry.register("topology_reports_rejected", help, self.topology_reports_rejected.clone());
+        registry.register("report_streams", "Open report streams", self.report_streams.clone());
+        let help = "Report streams that were not let in";
+        registry.register("report_streams_refused", help, self.report_streams_refused.clone());
+        let help = "Changed certificates of the report port by result";
+        registry.register("report_certificate_reloads", help, self.report_certificate_reloads.clone());
         registry.register("stale_nodes", "Nodes whose topology is stale", self.stale_nodes.clone());
         let help = "Nodes where counts and plans disagree";
         registry.register("imprecise_nodes", help, self.imprecise_nodes.clone());
@@ -206,6 +220,9 @@ berth_imprecise_nodes gauge
 berth_panics counter
 berth_policy_last_success_timestamp_seconds gauge
 berth_policy_reloads counter
+berth_report_certificate_reloads counter
+berth_report_streams gauge
+berth_report_streams_refused counter
 berth_requeue_touches counter
 berth_snapshot_nodes gauge
 berth_stale_nodes gauge
@@ -216,10 +233,12 @@ berth_watch_relists counter";
         let metrics = Metrics::new("1.2.3");
         metrics.request_duration.get_or_create(&Call { verb: "filter", result: "ok" }).observe(0.0002);
         metrics.nodes_evaluated.get_or_create(&ByVerb { verb: "filter" }).inc();
-        for family in [&metrics.filter_rejections, &metrics.topology_reports_rejected, &metrics.connections_cut] {
+        let reasons = [&metrics.topology_reports_rejected, &metrics.report_streams_refused];
+        for family in [&metrics.filter_rejections, &metrics.connections_cut].into_iter().chain(reasons) {
             family.get_or_create(&ByReason { reason: "gpus-busy" }).inc();
         }
-        for family in [&metrics.bind_results, &metrics.policy_reloads, &metrics.requeue_touches] {
+        let reloads = [&metrics.policy_reloads, &metrics.report_certificate_reloads];
+        for family in [&metrics.bind_results, &metrics.requeue_touches].into_iter().chain(reloads) {
             family.get_or_create(&ByResult { result: "ok" }).inc();
         }
         metrics.watch_relists.get_or_create(&ByKind { kind: "Pod" }).inc();

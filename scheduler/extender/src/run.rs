@@ -1,6 +1,7 @@
 //! The life of the process: builds the parts, joins every task, ends on a signal or when a part ends.
 
 mod api;
+mod reports;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +68,10 @@ async fn serve(args: ServeArgs) -> Result<()> {
     let (stop, stop_rest) = (CancellationToken::new(), CancellationToken::new());
     let requeue = Arc::new(Requeue::default());
     let (bind, remembers) = match &args.machines {
-        Some(dir) => (from_machines(&args, dir, &cluster, &mut parts)?, true),
+        Some(dir) => {
+            reports::start(&args, &cluster, &requeue, None, &stop_rest, &mut parts).await?;
+            (from_machines(&args, dir, &cluster, &mut parts)?, true)
+        }
         None => (api::connect(&args, &cluster, &requeue, &gates, &stop_rest, &mut parts).await?, false),
     };
     let mode = match args.mode {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::stream::Endpoint;
+
 /// Shortest interval taken: a probe of a large machine takes tens of milliseconds, and a zero would spin.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
@@ -36,6 +38,19 @@ pub(crate) struct Args {
     /// Where /livez, /readyz, /healthz and /metrics are served.
     #[arg(long, env = "BERTH_ADMIN_ADDRESS", value_name = "IP:PORT", default_value = "0.0.0.0:8891")]
     pub(crate) admin_address: SocketAddr,
+
+    /// Where schedulers take reports by stream, besides the object: every address of this name gets one.
+    /// https://NAME:PORT, or http://127.0.0.1:PORT for a scheduler on this machine.
+    #[arg(long, env = "BERTH_REPORTS_ENDPOINT", value_name = "URL")]
+    pub(crate) reports_endpoint: Option<Endpoint>,
+
+    /// PEM certificates of the authority that signs the schedulers' certificate. Read at every connection.
+    #[arg(long, env = "BERTH_REPORTS_CA", value_name = "FILE")]
+    pub(crate) reports_ca: Option<PathBuf>,
+
+    /// Token that names this node to the schedulers. Read at every connection.
+    #[arg(long, env = "BERTH_REPORTS_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) reports_token_file: Option<PathBuf>,
 
     /// Kubeconfig file; without it KUBECONFIG, the user's own file, or the pod's account, in this order.
     #[arg(long, value_name = "FILE")]

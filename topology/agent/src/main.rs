@@ -9,6 +9,7 @@ mod publish;
 mod readiness;
 mod report;
 mod run;
+mod stream;
 
 use std::process::ExitCode;
 

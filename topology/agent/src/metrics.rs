@@ -37,6 +37,8 @@ pub(crate) struct Metrics {
     gpus: Family<HealthLabel, Gauge>,
     generation: Gauge,
     nvml_up: Gauge,
+    streams: Gauge,
+    stream_reports: Family<ResultLabel, Counter>,
 }
 
 impl Metrics {
@@ -60,6 +62,14 @@ impl Metrics {
         let nvml_up = Gauge::default();
         registry.register("nvml_up", "1 when the last reading found a driver", nvml_up.clone());
         registry.register("build", "Version of the agent", Info::new([("version", VERSION)]));
+        let streams = Gauge::default();
+        registry.register("streams", "Open report streams to schedulers", streams.clone());
+        let stream_reports = Family::<ResultLabel, Counter>::default();
+        let text = "Answers of schedulers to streamed reports by result: accepted, refused";
+        registry.register("stream_reports", text, stream_reports.clone());
+        for result in ["accepted", "refused"] {
+            stream_reports.get_or_create(&ResultLabel { result }).inc_by(0);
+        }
         // Shown from the start, so that a first refusal is a step from 0 and not a new series.
         for result in ["ok", "conflict", "refused", "unreachable"] {
             publish.get_or_create(&ResultLabel { result }).inc_by(0);
@@ -67,7 +77,7 @@ impl Metrics {
         for result in ["ok", "failed"] {
             probe.get_or_create(&ResultLabel { result }).inc_by(0);
         }
-        Self { registry, publish, probe, probe_duration, gpus, generation, nvml_up }
+        Self { registry, publish, probe, probe_duration, gpus, generation, nvml_up, streams, stream_reports }
     }
 
     /// Counts a reading; a failed one leaves the gauges at the last good one.
@@ -87,6 +97,17 @@ impl Metrics {
     /// Counts a write.
     pub(crate) fn published(&self, result: &'static str) {
         self.publish.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Counts streams that opened or ended.
+    pub(crate) fn streams(&self, more: i64) {
+        self.streams.inc_by(more);
+    }
+
+    /// Counts a scheduler's answer.
+    pub(crate) fn answered(&self, is_accepted: bool) {
+        let result = if is_accepted { "accepted" } else { "refused" };
+        self.stream_reports.get_or_create(&ResultLabel { result }).inc();
     }
 
     /// Shows the generation that the API server holds.
@@ -121,6 +142,8 @@ mod tests {
             "berth_agent_probe_duration_seconds_count 1",
             "berth_agent_generation 0",
             "berth_agent_nvml_up 0",
+            "berth_agent_streams 0",
+            "berth_agent_stream_reports_total{result=\"refused\"} 0",
             &format!("berth_agent_build_info{{version=\"{VERSION}\"}} 1"),
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

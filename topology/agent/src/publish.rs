@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use berth_model::{Generation, NodeTopology as Topology};
-use berth_proto::{GROUP, NodeTopology, PLURAL};
+use berth_proto::{GROUP, NodeTopology, PLURAL, Status};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tokio::sync::watch;
 
 use crate::args::Args;
 use crate::report;
@@ -110,6 +111,8 @@ pub(crate) struct Publisher {
     object: Option<NodeTopology>,
     /// Highest generation ever met, because the object may be deleted while we run.
     generation_seen: Generation,
+    /// What the streams carry: always ahead of the object, or the same.
+    said: watch::Sender<Option<Status>>,
 }
 
 impl Publisher {
@@ -120,7 +123,18 @@ impl Publisher {
             nodes: Api::all(client),
             object: None,
             generation_seen: Generation(0),
+            said: watch::Sender::new(None),
         }
+    }
+
+    /// What the streams must carry, from now on.
+    pub(crate) fn said(&self) -> watch::Receiver<Option<Status>> {
+        self.said.subscribe()
+    }
+
+    /// Remembers a generation as met: no later report has it or a lower one, unless a report that is known says the same.
+    pub(crate) fn outdo(&mut self, generation: u64) {
+        self.generation_seen = self.generation_seen.max(Generation(generation));
     }
 
     /// Generation of the report that the API server last showed.
@@ -150,6 +164,8 @@ impl Publisher {
     /// # Errors
     /// [`PublishError`]; nothing or an earlier step (an object without status) was written.
     pub(crate) async fn publish(&mut self, read: &Topology) -> Result<Published, PublishError> {
+        // Before anything that waits: the API server may be slow or away, and the streams are not.
+        self.say(read);
         let mut tries = 0;
         loop {
             match self.publish_once(read).await {
@@ -166,13 +182,11 @@ impl Publisher {
         if self.object.is_none() && self.look().await?.is_none() {
             self.create().await?;
         }
-        let (version, published) = match &self.object {
-            Some(object) => (object.metadata.resource_version.clone(), object.status.as_ref()),
-            None => (None, None),
-        };
-        let Some(status) = report::next(published, self.generation_seen, read) else {
+        let status = self.say(read);
+        let version = self.object.as_ref().and_then(|object| object.metadata.resource_version.clone());
+        if self.object.as_ref().and_then(|object| object.status.as_ref()) == Some(&status) {
             return Ok(Published::Unchanged);
-        };
+        }
         let mut object = NodeTopology::new(&self.node, Some(status));
         // The version makes the server refuse when somebody wrote since we looked: a generation must not be given twice.
         object.metadata.resource_version = version;
@@ -186,6 +200,21 @@ impl Publisher {
         };
         self.remember(Some(written));
         Ok(Published::Written)
+    }
+
+    /// Says on the streams what is true now, unless they carry it already, and returns it.
+    fn say(&mut self, read: &Topology) -> Status {
+        let published = self.object.as_ref().and_then(|object| object.status.as_ref());
+        let status = report::next(published, self.said.borrow().as_ref(), self.generation_seen, read);
+        self.outdo(report::generation_of(&status));
+        self.said.send_if_modified(|said| {
+            let is_news = said.as_ref() != Some(&status);
+            if is_news {
+                *said = Some(status.clone());
+            }
+            is_news
+        });
+        status
     }
 
     async fn create(&mut self) -> Result<(), PublishError> {
@@ -216,7 +245,7 @@ impl Publisher {
                 ObjectMeta { resource_version: object.metadata.resource_version, ..ObjectMeta::default() };
             object
         });
-        self.generation_seen = self.generation_seen.max(Generation(self.generation()));
+        self.outdo(self.generation());
     }
 }
 

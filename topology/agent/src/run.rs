@@ -13,6 +13,7 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::DefaultBackoff;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::admin::{self, Admin};
@@ -23,6 +24,7 @@ use crate::news::news;
 use crate::publish::{self, PublishError, Published, Publisher};
 use crate::readiness::Readiness;
 use crate::report::{Summary, VERSION};
+use crate::stream::{self, Credentials, Target};
 
 /// Admin endpoint and reporting loop; the hardware is read on threads of its own.
 const WORKER_THREADS: usize = 2;
@@ -89,9 +91,19 @@ async fn serve(args: Args) -> Result<()> {
     let node = args.node_name.clone().unwrap_or_default();
     let metrics = Arc::new(Metrics::new());
     let readiness = Readiness::new(args.poll_interval);
+    let publisher = Publisher::new(node.clone(), publish::client(&args).await?);
+    let (outdone, outdone_by) = watch::channel(0);
+    if let Some(endpoint) = args.reports_endpoint.clone() {
+        let said = publisher.said();
+        let credentials = Credentials { authority: args.reports_ca.clone(), token: args.reports_token_file.clone() };
+        credentials.check(&endpoint)?;
+        let to = Target { endpoint, credentials, node: node.clone() };
+        tokio::spawn(stream::keep_all(to, said, Arc::new(outdone), Arc::clone(&metrics)));
+    }
     let reporter = Reporter {
         hardware: Hardware::new(probe_config(&args, &node)?),
-        publisher: Publisher::new(node.clone(), publish::client(&args).await?),
+        publisher,
+        outdone_by,
         metrics: Arc::clone(&metrics),
         readiness: readiness.clone(),
         poll_interval: args.poll_interval,
@@ -117,6 +129,8 @@ async fn serve(args: Args) -> Result<()> {
 struct Reporter {
     hardware: Hardware,
     publisher: Publisher,
+    /// Highest generation that a scheduler held against ours.
+    outdone_by: watch::Receiver<u64>,
     metrics: Arc<Metrics>,
     readiness: Readiness,
     poll_interval: Duration,
@@ -153,6 +167,12 @@ impl Reporter {
                 () = sleep_until(slow_at.unwrap_or(verify_at)), if slow_at.is_some() => {
                     slow_at = None;
                     tracing::error!("the reading of the hardware hangs; the last good report stays");
+                }
+                Ok(()) = self.outdone_by.changed() => {
+                    let generation = *self.outdone_by.borrow_and_update();
+                    // One more, because the report held against ours may have our own generation and other facts.
+                    self.publisher.outdo(generation.saturating_add(1));
+                    publish_at.get_or_insert_with(Instant::now);
                 }
                 () = sleep_until(verify_at) => {
                     verify_at = Instant::now() + self.verify_interval;

@@ -51,6 +51,7 @@ pub(super) async fn connect(
         telling.await;
         Ok(())
     });
+    super::reports::start(args, cluster, requeue, Some(watching.clone()), stop, parts).await?;
     // Mode score has no right to write: pods then wait for kube-scheduler's own timer.
     if args.mode == ModeArg::Allocate {
         let touching = Arc::clone(requeue).run(watching, Arc::clone(cluster), stop.clone());

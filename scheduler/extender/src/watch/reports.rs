@@ -1,7 +1,7 @@
 //! NodeTopology objects: reports into the index. A refused report leaves the last good one in force and says which field is wrong.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_index::{Event, Kind};
 use berth_model::{NodeName, NodeTopology};
@@ -130,14 +130,28 @@ impl Reports {
         });
     }
 
+    /// The object that was known is gone: so is its report, unless the node's stream speaks for it.
+    fn gone(&self, node: &NodeName) {
+        let cluster = &self.sinks.cluster;
+        cluster.carriers.object_gone(node, || drop(cluster.index.apply(Event::ReportGone(node.clone()))));
+    }
+
     /// Applies what one object says; `Err` says why it was refused.
     fn apply(&mut self, node: &NodeName, report: Report) -> Result<(), Refusal> {
-        let event = match report {
+        let cluster = &self.sinks.cluster;
+        let generation = if let Report::Good(topology) = &report { Some(topology.parts().generation.0) } else { None };
+        let is_behind = cluster.carriers.object_seen(node, generation);
+        let topology = match report {
             Report::Bad(refusal) => return Err(refusal),
-            Report::None => Event::ReportGone(node.clone()),
-            Report::Good(topology) => Event::Report(topology),
+            Report::None => {
+                self.gone(node);
+                return Ok(());
+            }
+            // The node's stream was quicker; that is no fault of the object.
+            Report::Good(_) if is_behind => return Ok(()),
+            Report::Good(topology) => topology,
         };
-        let change = self.sinks.cluster.index.apply(event);
+        let change = cluster.index.apply(Event::Report(topology));
         if change.has_grown {
             self.sinks.requeue.node_grew(node);
         }
@@ -177,13 +191,24 @@ impl Sink<WatchedReport> for Reports {
     fn replace(&mut self, items: Vec<Self::Item>) -> bool {
         let mut live = Vec::new();
         let mut judged = Vec::new();
+        let streaming = self.sinks.cluster.carriers.live();
         for seen in items.into_iter().flatten() {
             let is_another = self.is_another(&seen);
-            if is_another {
+            if is_another && !streaming.contains(&seen.node) {
                 live.push(Event::ReportGone(seen.node.clone()));
             }
+            let generation = if let Report::Good(t) = &seen.report { Some(t.parts().generation.0) } else { None };
+            let is_behind = self.sinks.cluster.carriers.object_seen(&seen.node, generation);
             let refused = match seen.report {
-                Report::None => None,
+                Report::None => {
+                    live.extend(self.in_force(&seen.node).filter(|_| streaming.contains(&seen.node)));
+                    None
+                }
+                // The node's stream was quicker; naming what it brought keeps it.
+                Report::Good(_) if is_behind => {
+                    live.extend(self.in_force(&seen.node));
+                    None
+                }
                 Report::Good(topology) => {
                     live.push(Event::Report(topology));
                     None
@@ -196,6 +221,10 @@ impl Sink<WatchedReport> for Reports {
             };
             judged.push((seen.node, seen.about, refused));
         }
+        // What a node's open stream brought stays, whether or not there is an object.
+        let listed: BTreeSet<NodeName> = judged.iter().map(|(node, ..)| node.clone()).collect();
+        live.extend(streaming.iter().filter(|node| !listed.contains(*node)).filter_map(|node| self.in_force(node)));
+        self.sinks.cluster.carriers.listed(|node| listed.contains(node));
         let mut too_old: BTreeMap<NodeName, String> = BTreeMap::new();
         let nodes: Vec<Option<NodeName>> = live.iter().map(subject).collect();
         let changes = self.sinks.cluster.index.reset(Kind::Reports, live);
@@ -208,8 +237,7 @@ impl Sink<WatchedReport> for Reports {
                 self.sinks.requeue.node_grew(&node);
             }
         }
-        let named: std::collections::BTreeSet<NodeName> = judged.iter().map(|(node, ..)| node.clone()).collect();
-        self.known.retain(|node, _| named.contains(node));
+        self.known.retain(|node, _| listed.contains(node));
         for (node, about, refused) in judged {
             let late = too_old.remove(&node).map(|text| Refusal { code: "generation", text });
             self.judge(&node, about, refused.or(late));
@@ -220,7 +248,7 @@ impl Sink<WatchedReport> for Reports {
     fn take(&mut self, item: Self::Item) -> bool {
         let Some(seen) = item else { return false };
         if self.is_another(&seen) {
-            self.sinks.cluster.index.apply(Event::ReportGone(seen.node.clone()));
+            self.gone(&seen.node);
         }
         let refused = self.apply(&seen.node, seen.report).err();
         self.judge(&seen.node, seen.about, refused);
@@ -230,7 +258,7 @@ impl Sink<WatchedReport> for Reports {
     fn lose(&mut self, item: Self::Item) -> bool {
         let Some(seen) = item else { return false };
         self.known.remove(&seen.node);
-        self.sinks.cluster.index.apply(Event::ReportGone(seen.node));
+        self.gone(&seen.node);
         false
     }
 }

@@ -14,10 +14,10 @@ const REPEATED: i32 = 3;
 const INTEGERS: [i32; 2] = [3, 5];
 
 /// Written even at their default, because a reader would miss them: a zone's `id: 0`, `gpuCount: 0` of a CPU node.
-const ALWAYS: [&str; 3] = ["Status.gpu_count", "Status.generation", "Zone.id"];
+const ALWAYS: [&str; 4] = ["Status.gpu_count", "Status.generation", "Zone.id", "IommuGroup.id"];
 
 /// Longest list or text per field, by the same constants that decode holds.
-const LIMITS: [(&str, &str); 22] = [
+const LIMITS: [(&str, &str); 46] = [
     ("Status.product", "TEXT_BYTES_MAX"),
     ("Status.boot_id", "ID_BYTES_MAX"),
     ("Status.agent_version", "NAME_BYTES_MAX"),
@@ -40,14 +40,45 @@ const LIMITS: [(&str, &str); 22] = [
     ("Finding.code", "NAME_BYTES_MAX"),
     ("Finding.device", "NAME_BYTES_MAX"),
     ("Finding.text", "TEXT_BYTES_MAX"),
+    ("Zone.huge_pages", "NAME_BYTES_MAX"),
+    ("Nic.netdevs", "TEXT_BYTES_MAX"),
+    ("Nic.virtual_functions", "VIRTUAL_FUNCTIONS_MAX"),
+    ("Bond.name", "NETDEV_BYTES_MAX"),
+    ("Bond.members", "NETDEVS_MAX"),
+    ("Host.cpu_vendor", "NAME_BYTES_MAX"),
+    ("Host.cpu_model", "NAME_BYTES_MAX"),
+    ("Host.cpu_flags", "TEXT_BYTES_MAX"),
+    ("Host.cores", "CPU_LIST_BYTES_MAX"),
+    ("Host.sockets", "CPU_LIST_BYTES_MAX"),
+    ("Host.l3_caches", "CPU_LIST_BYTES_MAX"),
+    ("Host.isolated_cpus", "CPU_LIST_BYTES_MAX"),
+    ("Host.nohz_full_cpus", "CPU_LIST_BYTES_MAX"),
+    ("Host.vfio_gpus", "GROUPS_MAX"),
+    ("Host.vgpu_hosts", "GPUS_MAX"),
+    ("Host.iommu_groups", "GROUPS_MAX"),
+    ("Kubelet.cpu_manager_options", "OPTIONS_MAX"),
+    ("Kubelet.topology_manager_options", "OPTIONS_MAX"),
+    ("Kubelet.reserved_cpus", "CPU_LIST_BYTES_MAX"),
+    ("VfioGpu.pci", "NAME_BYTES_MAX"),
+    ("VfioGpu.driver", "NAME_BYTES_MAX"),
+    ("VgpuHosts.gpus", "GPUS_MAX"),
+    ("VgpuHosts.types", "VGPU_TYPES_MAX"),
+    ("IommuGroup.devices", "GROUP_DEVICES_MAX"),
 ];
 
 /// Closed words that the API server refuses to take others for.
-const WORDS: [(&str, &str); 4] = [
+const WORDS: [(&str, &str); 8] = [
     ("Driver.state", r#""loaded", "absent""#),
     ("Gpu.health", r#""healthy", "unhealthy", "unknown""#),
     ("Nic.link_layer", r#""infiniband", "ethernet", "unknown""#),
     ("Nic.state", r#""active", "down", "unknown""#),
+    (
+        "Host.governor",
+        r#""performance", "powersave", "schedutil", "ondemand", "conservative", "userspace", "mixed", "other""#,
+    ),
+    ("Host.transparent_huge_pages", r#""always", "madvise", "never""#),
+    ("Host.samepage_merging", r#""off", "on", "unmerge""#),
+    ("VgpuHosts.carrier", r#""mdev", "vfio""#),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

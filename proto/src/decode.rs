@@ -1,11 +1,14 @@
 //! Wire to model. Everything from outside is checked here, once; the error names the field and what would be right.
 
+mod host;
+mod nic;
+
 use std::fmt::Display;
 
 use berth_model::link::MatrixError;
 use berth_model::{
-    BootId, CpuSet, Driver, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, LinkLayer, LinkMatrix, MiB, Nic,
-    NicName, NodeName, NodeTopology, Parts, PciAddress, PortState, TopologyError, Zone, ZoneId,
+    BootId, CpuSet, Driver, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, HugePages, LinkMatrix, MiB, NodeName,
+    NodeTopology, Parts, PciAddress, TopologyError, Zone, ZoneId,
 };
 
 use crate::encode::cpus_of_zone;
@@ -55,8 +58,9 @@ pub fn decode(node: &str, report: &wire::Status) -> Result<NodeTopology, DecodeE
         generation: Generation(unsigned("generation", report.generation)?),
         driver: driver(report.driver.as_ref())?,
         gpus: each("gpus", &report.gpus, GPUS_MAX, |i, g| gpu(i, g, &zones, &products))?,
-        nics: each("nics", &report.nics, NICS_MAX, |_, n| nic(n))?,
+        nics: each("nics", &report.nics, NICS_MAX, |_, n| nic::nic(n))?,
         links: links(&report.links)?,
+        host: host::host(report.host.as_ref())?,
         findings: each("findings", &report.findings, FINDINGS_MAX, |_, f| finding(f))?,
         zones,
     })?;
@@ -92,8 +96,15 @@ fn zone(zone: &wire::Zone) -> Result<Zone, DecodeError> {
         id: zone_id("id", zone.id)?,
         cpus: cpus(&zone.cpus)?,
         memory: zone.memory_mib.map(|m| unsigned("memoryMiB", m)).transpose()?.map(MiB),
+        huge_pages: zone.huge_pages.as_deref().map(huge_pages).transpose()?,
         distances: zone.distances.iter().map(distance).collect::<Result<_, _>>()?,
     })
+}
+
+fn huge_pages(text: &str) -> Result<Vec<HugePages>, DecodeError> {
+    let wrong =
+        || refusal("hugePages", format!("{:?}, none or a text like 2048x1024 is right", cut(text, NAME_BYTES_MAX)));
+    HugePages::parse(text).ok_or_else(wrong)
 }
 
 fn gpu(position: usize, gpu: &wire::Gpu, zones: &[Zone], products: &[String]) -> Result<Gpu, DecodeError> {
@@ -134,26 +145,6 @@ fn health(gpu: &wire::Gpu) -> Result<Health, DecodeError> {
     }
 }
 
-fn nic(nic: &wire::Nic) -> Result<Nic, DecodeError> {
-    let pci = (!nic.pci.is_empty()).then(|| PciAddress::parse(&nic.pci)).transpose();
-    Ok(Nic {
-        name: NicName::parse(&nic.name).map_err(|e| refusal("name", e))?,
-        pci: pci.map_err(|e| refusal("pci", e))?,
-        zone: optional_zone_id("zone", nic.zone)?,
-        link_layer: match nic.link_layer.as_str() {
-            "infiniband" => LinkLayer::InfiniBand,
-            "ethernet" => LinkLayer::Ethernet,
-            _ => LinkLayer::Unknown,
-        },
-        state: match nic.state.as_str() {
-            "active" => PortState::Active,
-            "down" => PortState::Down,
-            _ => PortState::Unknown,
-        },
-        rate_gbps: nic.rate_gbps.map(|r| u32::try_from(r).map_err(|_| outside("rateGbps", r, i32::MAX))).transpose()?,
-    })
-}
-
 fn links(rows: &[String]) -> Result<LinkMatrix, DecodeError> {
     at_most("links", rows.len(), DEVICES_MAX)?;
     if let Some((i, row)) = rows.iter().enumerate().find(|(_, row)| row.len() > ROW_BYTES_MAX) {
@@ -175,8 +166,12 @@ fn finding(finding: &wire::Finding) -> Result<Finding, DecodeError> {
 }
 
 fn cpus(list: &str) -> Result<CpuSet, DecodeError> {
-    let list = text("cpus", list, CPU_LIST_BYTES_MAX)?;
-    CpuSet::parse(&list).map_err(|e| refusal("cpus", e))
+    cpus_at("cpus", list)
+}
+
+fn cpus_at(field: &str, list: &str) -> Result<CpuSet, DecodeError> {
+    let list = text(field, list, CPU_LIST_BYTES_MAX)?;
+    CpuSet::parse(&list).map_err(|e| refusal(field, e))
 }
 
 fn zone_id(field: &str, id: i32) -> Result<ZoneId, DecodeError> {

@@ -1,8 +1,13 @@
-//! Model to wire. Total: every topology has a report, and decode takes each one.
+//! Model to wire, the host in [`host`]. Total: every topology has a report, and decode takes each one.
 
-use berth_model::{CpuSet, Driver, Finding, Gpu, LinkLayer, MiB, Nic, NodeTopology, Parts, PortState, Zone, ZoneId};
+pub(crate) mod host;
 
-use crate::limit::{FINDINGS_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX, cut};
+use berth_model::{
+    CpuSet, Driver, Finding, Gpu, HugePages, LinkLayer, MiB, Nic, NodeTopology, Parts, PortState, VirtualFunction,
+    Zone, ZoneId,
+};
+
+use crate::limit::{FINDINGS_MAX, NAME_BYTES_MAX, NETDEVS_MAX, TEXT_BYTES_MAX, VIRTUAL_FUNCTIONS_MAX, cut};
 use crate::topology::v1alpha1 as wire;
 
 /// The report of a topology, written by an agent of the given version.
@@ -26,6 +31,7 @@ pub fn encode(topology: &NodeTopology, agent_version: &str) -> wire::Status {
         products: products.into_iter().map(|name| wire::Product { name }).collect(),
         nics: parts.nics.iter().map(nic).collect(),
         links: parts.links.rows(),
+        host: host::host(&parts.host),
         findings: parts.findings.iter().take(FINDINGS_MAX).map(finding).collect(),
     }
 }
@@ -70,6 +76,7 @@ fn zone(zone: &Zone) -> wire::Zone {
         id: zone.id.0.into(),
         cpus: zone.cpus.to_string(),
         memory_mib: zone.memory.map(mib),
+        huge_pages: zone.huge_pages.as_deref().map(HugePages::text),
         distances: zone.distances.iter().copied().map(i32::from).collect(),
     }
 }
@@ -121,7 +128,27 @@ fn nic(nic: &Nic) -> wire::Nic {
         }
         .to_owned(),
         rate_gbps: nic.rate_gbps.map(|r| r.try_into().unwrap_or(i32::MAX)),
+        netdevs: nic.function.netdevs.iter().take(NETDEVS_MAX).map(String::as_str).collect::<Vec<_>>().join(" "),
+        bond: nic.function.bond.as_ref().map(|bond| wire::Bond {
+            name: bond.name.clone(),
+            members: bond.members.iter().take(NETDEVS_MAX).cloned().collect(),
+        }),
+        card: nic.function.card.map(i32::from),
+        vfs_max: nic.function.sriov.map(|s| s.function_count_max.into()),
+        vfs: nic.function.sriov.map(|s| s.function_count.into()).unwrap_or_default(),
+        virtual_functions: nic
+            .function
+            .virtual_functions
+            .iter()
+            .take(VIRTUAL_FUNCTIONS_MAX)
+            .map(virtual_function)
+            .collect(),
     }
+}
+
+fn virtual_function(function: &VirtualFunction) -> String {
+    let name = function.name.as_ref().map_or_else(String::new, |name| format!(" {name}"));
+    format!("{}{name}", function.pci)
 }
 
 fn finding(finding: &Finding) -> wire::Finding {

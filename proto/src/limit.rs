@@ -1,6 +1,6 @@
 //! How much a report may hold: bounds for hostile input, held by decode, by the CRD schema, and kept by encode.
 
-use berth_model::{GpuSet, LinkMatrix, NodeTopology};
+use berth_model::{GpuSet, Kubelet, LinkMatrix, NicFunction, NodeTopology, virt};
 
 /// Most GPUs, and so most products.
 pub const GPUS_MAX: usize = GpuSet::GPUS_MAX;
@@ -22,6 +22,23 @@ pub const TEXT_BYTES_MAX: usize = 512;
 pub const CPU_LIST_BYTES_MAX: usize = 32 << 10;
 /// Longest row of the link matrix in bytes: a cell and its blank take at most 10.
 pub const ROW_BYTES_MAX: usize = 10 * DEVICES_MAX;
+
+/// Most network devices of one NIC or bond.
+pub const NETDEVS_MAX: usize = NicFunction::NETDEVS_MAX;
+/// Longest name of a network device in bytes.
+pub const NETDEV_BYTES_MAX: usize = NicFunction::NETDEV_BYTES_MAX;
+/// Most virtual functions of one NIC.
+pub const VIRTUAL_FUNCTIONS_MAX: usize = NicFunction::VIRTUAL_FUNCTIONS_MAX;
+/// Most options of one manager of the kubelet.
+pub const OPTIONS_MAX: usize = Kubelet::OPTIONS_MAX;
+/// Longest option as name=value in bytes.
+pub const OPTION_BYTES_MAX: usize = 2 * Kubelet::OPTION_BYTES_MAX + 1;
+/// Most IOMMU groups, and most GPUs of vfio.
+pub const GROUPS_MAX: usize = virt::GROUPS_MAX;
+/// Most devices of one IOMMU group.
+pub const GROUP_DEVICES_MAX: usize = virt::GROUP_DEVICES_MAX;
+/// Most vGPU types of one GPU.
+pub const VGPU_TYPES_MAX: usize = virt::VGPU_TYPES_MAX;
 
 /// The text, cut at a character's border where it is too long.
 pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {

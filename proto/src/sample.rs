@@ -1,10 +1,12 @@
-//! Topologies for this crate's tests: one full machine, and a strategy for every legal one.
+//! Topologies for this crate's tests: one full machine, and a strategy for every legal one; hosts and NIC functions in [`host`].
+
+mod host;
 
 use std::collections::BTreeSet;
 
 use berth_model::{
-    BootId, CpuSet, Driver, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, Link, LinkLayer, LinkMatrix, MiB, Nic,
-    NicName, NodeName, NodeTopology, Parts, PciAddress, PcieLevel, PortState, Zone, ZoneId,
+    BootId, CpuSet, Driver, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, HugePages, Link, LinkLayer,
+    LinkMatrix, MiB, Nic, NicName, NodeName, NodeTopology, Parts, PciAddress, PcieLevel, PortState, Zone, ZoneId,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -15,6 +17,7 @@ pub(crate) fn eight_gpus_ten_nics() -> NodeTopology {
         id: ZoneId(id),
         cpus: CpuSet::parse(cpus).unwrap(),
         memory: Some(MiB(1_031_868)),
+        huge_pages: Some(vec![HugePages { page_kib: 1_048_576, page_count: 128 }]),
         distances: if id == 0 { vec![10, 21] } else { vec![21, 10] },
     };
     let zones = vec![zone(0, "0-55,112-167"), zone(1, "56-111,168-223")];
@@ -39,6 +42,7 @@ pub(crate) fn eight_gpus_ten_nics() -> NodeTopology {
         link_layer: LinkLayer::InfiniBand,
         state: PortState::Active,
         rate_gbps: Some(400),
+        function: host::full_function(i),
     };
     let gpus: Vec<Gpu> = (0..8).map(gpu).collect();
     let nics: Vec<Nic> = (0..10).map(nic).collect();
@@ -56,6 +60,7 @@ pub(crate) fn eight_gpus_ten_nics() -> NodeTopology {
         gpus,
         nics,
         links,
+        host: host::full(),
         findings: Vec::new(),
     })
     .unwrap()
@@ -75,9 +80,10 @@ pub(crate) fn topology() -> impl Strategy<Value = NodeTopology> {
             vec(link(), devices * devices),
             driver,
             vec(finding(), 0..3),
+            host::any(),
             (0..=i64::MAX).prop_map(i64::cast_unsigned),
         )
-            .prop_map(move |(zones, mut gpus, mut nics, cells, driver, findings, generation)| {
+            .prop_map(move |(zones, mut gpus, mut nics, cells, driver, findings, host, generation)| {
                 for (i, gpu) in (0_u8..).zip(&mut gpus) {
                     gpu.index = GpuIndex(i);
                     gpu.pci.bus = i;
@@ -95,6 +101,7 @@ pub(crate) fn topology() -> impl Strategy<Value = NodeTopology> {
                     gpus,
                     nics,
                     links: LinkMatrix::build(devices, |a, b| cells[a * devices + b]),
+                    host,
                     findings,
                 })
                 .unwrap()
@@ -105,11 +112,8 @@ pub(crate) fn topology() -> impl Strategy<Value = NodeTopology> {
 fn zone_list(ids: BTreeSet<u16>) -> impl Strategy<Value = Vec<Zone>> {
     let count = ids.len();
     let distances = proptest::option::of(vec(10_u16..255, count));
-    let unnamed = (cpus(), mib(), distances).prop_map(|(cpus, memory, distances)| Zone {
-        id: ZoneId(0),
-        cpus,
-        memory,
-        distances: distances.unwrap_or_default(),
+    let unnamed = (cpus(), mib(), host::huge_pages(), distances).prop_map(|(cpus, memory, huge_pages, distances)| {
+        Zone { id: ZoneId(0), cpus, memory, huge_pages, distances: distances.unwrap_or_default() }
     });
     vec(unnamed, count).prop_map(move |mut zones| {
         for (zone, id) in zones.iter_mut().zip(&ids) {
@@ -164,14 +168,15 @@ fn nic(zones: Vec<u16>) -> impl Strategy<Value = Nic> {
     });
     let zone = proptest::option::of(proptest::sample::select(zones).prop_map(ZoneId));
     let rate_gbps = proptest::option::of(0_u32..1_000_000);
-    ("[!-~]{1,20}", proptest::option::of(pci), zone, layer, state, rate_gbps).prop_map(
-        |(name, pci, zone, link_layer, state, rate_gbps)| Nic {
+    ("[!-~]{1,20}", proptest::option::of(pci), zone, layer, state, rate_gbps, host::any_function()).prop_map(
+        |(name, pci, zone, link_layer, state, rate_gbps, function)| Nic {
             name: NicName::parse(&name).unwrap(),
             pci,
             zone,
             link_layer,
             state,
             rate_gbps,
+            function,
         },
     )
 }

@@ -111,5 +111,5 @@ fn a_newer_agents_words_and_fields_do_not_cost_the_report() {
     let taken = decode("n", &serde_json::from_value(json).unwrap()).unwrap().into_parts();
     assert_eq!(taken.gpus[0].health.reason(), "reported as \"throttled\", a word of a newer agent");
     assert!(!taken.gpus[0].health.is_usable());
-    assert_eq!(taken.nics[0].link_layer, LinkLayer::Unknown);
+    assert_eq!(taken.nics[0].link_layer, berth_model::LinkLayer::Unknown);
 }

@@ -92,8 +92,10 @@ fn build(count: u8, link: &dyn Fn(usize, usize) -> Link) -> NodeTopology {
         link_layer: LinkLayer::InfiniBand,
         state: PortState::Active,
         rate_gbps: Some(400),
+        function: berth_model::NicFunction::default(),
     };
-    let zone = |id| Zone { id: ZoneId(id), cpus: CpuSet::default(), memory: None, distances: Vec::new() };
+    let zone =
+        |id| Zone { id: ZoneId(id), cpus: CpuSet::default(), memory: None, huge_pages: None, distances: Vec::new() };
     let links = LinkMatrix::build(gpus + nics, |a, b| {
         if b < gpus {
             return link(a, b);
@@ -110,6 +112,7 @@ fn build(count: u8, link: &dyn Fn(usize, usize) -> Link) -> NodeTopology {
         gpus: (0..count).map(gpu).collect(),
         nics: (0..nics).map(nic).collect(),
         links,
+        host: berth_model::Host::default(),
         findings: Vec::new(),
     })
     .unwrap()

@@ -54,6 +54,7 @@ fn topology(text: &str, generation: u64, sick: Option<u8>) -> NodeTopology {
         gpus: (0..4).map(gpu).collect(),
         nics: Vec::new(),
         links: LinkMatrix::build(4, |a, b| Link { nvlinks: u8::from(a / 2 == b / 2), pcie: Some(PcieLevel::Sys) }),
+        host: berth_model::Host::default(),
         findings: Vec::new(),
     })
     .unwrap()

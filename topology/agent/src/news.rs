@@ -79,6 +79,7 @@ mod tests {
             gpus: (0..).zip(healths).map(gpu).collect(),
             nics: Vec::new(),
             links: LinkMatrix::build(healths.len(), |_, _| Link::default()),
+            host: berth_model::Host::default(),
             findings: Vec::new(),
         })
         .unwrap()

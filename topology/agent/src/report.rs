@@ -69,6 +69,7 @@ mod tests {
             gpus: Vec::new(),
             nics: Vec::new(),
             links: LinkMatrix::default(),
+            host: berth_model::Host::default(),
             findings: Vec::new(),
         })
         .unwrap()

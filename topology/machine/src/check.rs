@@ -1,7 +1,8 @@
 //! Turns the written form into a [`Machine`], or says which field is wrong.
 //!
-//! Zones, driver and NVLinks are checked here; the PCIe tree with its devices in [`tree`].
+//! Zones, driver and NVLinks are checked here; the PCIe tree with its devices in [`tree`], the host in [`host`].
 
+mod host;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +41,7 @@ pub(crate) fn machine(spec: MachineSpec) -> Result<Machine, MachineError> {
         return refuse("gpuFacts.uuid", "only right at a leaf: no two GPUs share one");
     }
     let zones = zones(spec.zones.0.unwrap_or_default())?;
+    let host = host::host(spec.host.unwrap_or_default(), &zones)?;
     let zone_ids: BTreeSet<ZoneId> = zones.iter().map(|z| z.id).collect();
     let defaults = tree::Defaults {
         gpu: spec.gpu_facts.unwrap_or_default(),
@@ -56,6 +58,7 @@ pub(crate) fn machine(spec: MachineSpec) -> Result<Machine, MachineError> {
         boot_id,
         driver,
         zones,
+        host,
         gpus: devices.gpus,
         nics: devices.nics,
         nvswitches: devices.nvswitches,
@@ -111,7 +114,8 @@ fn zones(specs: Vec<ZoneSpec>) -> Result<Vec<MachineZone>, MachineError> {
             let field = format!("zones[{i}].distances");
             return refuse(field, format!("{} values, one per zone ({zone_count}) is right", wrong.len()));
         }
-        zones.push(MachineZone { id: ZoneId(id), cpus, memory: memory.map(MiB), distances });
+        let huge_pages = spec.huge_pages.and_then(Fact::known).map(|p| p.0);
+        zones.push(MachineZone { id: ZoneId(id), cpus, memory: memory.map(MiB), huge_pages, distances });
     }
     Ok(zones)
 }

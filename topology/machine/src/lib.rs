@@ -18,8 +18,23 @@
 //! bootId: 9b0c-42               # made from the name unless said
 //! driver: 580.126.20            # or absent, or unknown
 //! zones:                        # or unknown; distances as the kernel prints them
-//! - {id: 0, cpus: "0-31,64-95", memoryMib: 515680, distances: 10 21}
+//! - {id: 0, cpus: "0-31,64-95", memoryMib: 515680, hugePages: "2048x1024,1048576x16", distances: 10 21}
 //! - {id: 1, cpus: "32-63,96-127", memoryMib: unknown, distances: 21 10}
+//! host:                         # all of it may be left out: the kernel then shows nothing
+//!   cpuVendor: GenuineIntel
+//!   cpuModel: Intel(R) Xeon(R) Platinum 8480C
+//!   cpuFlags: avx2 avx512f amx_tile
+//!   cores: 0,64x64+1            # CPUs 0 and 64, then 63 more such pairs, each one CPU further
+//!   sockets: 0-31,64-95x2+32
+//!   l3Caches: 0-31,64-95x2+32
+//!   isolated: 2-7
+//!   nohzFull: unknown
+//!   governor: performance
+//!   transparentHugePages: madvise
+//!   samepageMerging: "off"
+//!   kubeletConfig: |            # the file, word for word
+//!     kind: KubeletConfiguration
+//!     topologyManagerPolicy: restricted
 //! gpuFacts:                     # zone, memoryAffinity and memoryZone may stand here too, and uuid at a leaf
 //!   {product: NVIDIA H100 80GB HBM3, memoryMib: 81559, mig: false}
 //! nicFacts: {state: active, linkLayer: InfiniBand, rateGbps: 400}

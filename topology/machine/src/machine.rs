@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use berth_model::{CpuSet, LinkLayer, MiB, NicName, NodeName, PciPath, PortState, ZoneId};
+use berth_model::{
+    Cpu, CpuSet, HugePages, LinkLayer, MiB, NicName, NodeName, PciPath, PortState, SamepageMerging,
+    TransparentHugePages, ZoneId,
+};
 
 use crate::{check, spec};
 
@@ -21,6 +24,8 @@ pub struct Machine {
     pub driver: MachineDriver,
     /// Zones in ascending order; empty when the kernel shows none.
     pub zones: Vec<MachineZone>,
+    /// The host; what is unknown the kernel does not show.
+    pub host: MachineHost,
     /// GPUs in the order of their NVML index.
     pub gpus: Vec<MachineGpu>,
     /// NICs in the order of the file.
@@ -58,8 +63,23 @@ pub struct MachineZone {
     pub cpus: Option<CpuSet>,
     /// Memory.
     pub memory: Option<MiB>,
+    /// Huge pages; a size that is not listed has none.
+    pub huge_pages: Option<Vec<HugePages>>,
     /// Distances to all zones.
     pub distances: Option<Vec<u16>>,
+}
+
+/// The host of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MachineHost {
+    /// CPUs.
+    pub cpu: Cpu,
+    /// Transparent huge pages.
+    pub transparent_huge_pages: Option<TransparentHugePages>,
+    /// Samepage merging.
+    pub samepage_merging: Option<SamepageMerging>,
+    /// The kubelet's configuration file, word for word.
+    pub kubelet_config: Option<String>,
 }
 
 /// A GPU of a machine. `None` is unknown: the driver answers "not supported".

@@ -1,4 +1,6 @@
-//! The kernel tree of a machine: what `sys` and `proc` would show, in memory or written below a directory.
+//! The kernel tree of a machine: what `sys` and `proc` would show, in memory or written below a directory. The host's part is in [`host`].
+
+mod host;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,6 +36,7 @@ pub fn tree(machine: &Machine, salt: &Salt, faults: &Faults) -> MemoryTree {
         tree.put_line("proc/sys/kernel/random/boot_id", id);
     }
     put_zones(&mut tree, &machine.zones);
+    host::put(&mut tree, machine);
     let devices = Devices::of(machine);
     devices.put(&mut tree);
     for nic in &machine.nics {
@@ -93,6 +96,9 @@ fn put_zones(tree: &mut MemoryTree, zones: &[MachineZone]) {
         if let Some(memory) = zone.memory {
             let kib = memory.0.saturating_mul(1024);
             tree.put_line(format!("{node}/meminfo"), format!("Node {} MemTotal:       {kib} kB", zone.id));
+        }
+        if let Some(pools) = &zone.huge_pages {
+            host::put_huge_pages(tree, &format!("{node}/hugepages"), pools);
         }
         if let Some(distances) = &zone.distances {
             let text: Vec<String> = distances.iter().map(u16::to_string).collect();

@@ -1,6 +1,11 @@
 //! Scalars of a machine file: read as text, so that `unknown` is legal in place of any fact and an error says what would be right.
 
-use berth_model::{CpuSet, LinkLayer, PciAddress, PortState};
+use std::collections::BTreeSet;
+
+use berth_model::{
+    CpuFlag, CpuGroups, CpuSet, Governor, HugePages, LinkLayer, PciAddress, PortState, SamepageMerging,
+    TransparentHugePages,
+};
 use serde::de::{Deserialize, Deserializer, Error};
 
 /// A kind of scalar.
@@ -147,5 +152,75 @@ impl Scalar for Distances {
 
     fn parse(text: &str) -> Option<Self> {
         text.split_ascii_whitespace().map(|d| d.parse().ok()).collect::<Option<Vec<u16>>>().map(Self)
+    }
+}
+
+/// Pools of huge pages of a zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pools(pub(crate) Vec<HugePages>);
+
+impl Scalar for Pools {
+    const EXPECTED: &'static str = "none or a list like 2048x1024,1048576x16 (KiB per page, pages)";
+
+    fn parse(text: &str) -> Option<Self> {
+        HugePages::parse(text).map(Self)
+    }
+}
+
+/// CPU flags, separated by blanks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Flags(pub(crate) BTreeSet<CpuFlag>);
+
+impl Scalar for Flags {
+    const EXPECTED: &'static str = "a list of CPU flags that a report can name, separated by blanks";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.split_ascii_whitespace().map(CpuFlag::parse).collect::<Option<_>>().map(Self)
+    }
+}
+
+/// A whole file as a text of several lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Document(pub(crate) String);
+
+impl Scalar for Document {
+    const EXPECTED: &'static str = "a text of at most 4096 bytes";
+
+    fn parse(text: &str) -> Option<Self> {
+        (text.len() <= 4096).then(|| Self(text.to_owned()))
+    }
+}
+
+impl Scalar for CpuGroups {
+    const EXPECTED: &'static str = "groups of CPUs like 0,112x112+1";
+
+    fn parse(text: &str) -> Option<Self> {
+        // Made anew from its groups, as the probe makes them: so that one machine has one text.
+        let groups = Self::parse(text).ok()?;
+        Self::from_groups(groups.groups().collect::<Vec<_>>()).ok()
+    }
+}
+
+impl Scalar for Governor {
+    const EXPECTED: &'static str = "a governor like performance";
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text).filter(|g| !matches!(g, Self::Mixed | Self::Other))
+    }
+}
+
+impl Scalar for TransparentHugePages {
+    const EXPECTED: &'static str = "always, madvise or never";
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+}
+
+impl Scalar for SamepageMerging {
+    const EXPECTED: &'static str = "off, on or unmerge";
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
     }
 }

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use berth_model::{CpuSet, LinkLayer, PciAddress, PortState};
+use berth_model::{
+    CpuGroups, CpuSet, Governor, LinkLayer, PciAddress, PortState, SamepageMerging, TransparentHugePages,
+};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
-use crate::scalar::{Distances, Fact, Value};
+use crate::scalar::{Distances, Document, Fact, Flags, Pools, Value};
 
 /// Largest file taken. The machines of the test suite stay below 8 KiB.
 pub(crate) const TEXT_BYTES_MAX: usize = 256 * 1024;
@@ -25,6 +27,7 @@ pub(crate) struct MachineSpec {
     /// A version, `absent` or `unknown`.
     pub(crate) driver: Fact<String>,
     pub(crate) zones: Listed<ZoneSpec>,
+    pub(crate) host: Option<HostFactsSpec>,
     pub(crate) gpu_facts: Option<GpuSpec>,
     pub(crate) nic_facts: Option<NicSpec>,
     pub(crate) pcie: Listed<HostSpec>,
@@ -37,7 +40,27 @@ pub(crate) struct ZoneSpec {
     pub(crate) id: Value<u16>,
     pub(crate) cpus: Fact<CpuSet>,
     pub(crate) memory_mib: Fact<u64>,
+    pub(crate) huge_pages: Option<Fact<Pools>>,
     pub(crate) distances: Option<Fact<Distances>>,
+}
+
+/// What the kernel shows of the host; what is left out is unknown.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct HostFactsSpec {
+    pub(crate) cpu_vendor: Option<Fact<String>>,
+    pub(crate) cpu_model: Option<Fact<String>>,
+    pub(crate) cpu_flags: Option<Fact<Flags>>,
+    pub(crate) cores: Option<Fact<CpuGroups>>,
+    pub(crate) sockets: Option<Fact<CpuGroups>>,
+    pub(crate) l3_caches: Option<Fact<CpuGroups>>,
+    pub(crate) isolated: Option<Fact<CpuSet>>,
+    pub(crate) nohz_full: Option<Fact<CpuSet>>,
+    pub(crate) governor: Option<Fact<Governor>>,
+    pub(crate) transparent_huge_pages: Option<Fact<TransparentHugePages>>,
+    pub(crate) samepage_merging: Option<Fact<SamepageMerging>>,
+    /// The kubelet's configuration file, word for word.
+    pub(crate) kubelet_config: Option<Fact<Document>>,
 }
 
 /// Facts of a GPU. At the top of the file they hold for all GPUs, at a leaf for one.

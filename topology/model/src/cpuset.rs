@@ -62,6 +62,21 @@ impl CpuSet {
         self.ranges.is_empty()
     }
 
+    /// The same set, every CPU `by` further; `None` where that leaves the numbers that are taken.
+    #[must_use]
+    pub fn shifted(&self, by: u32) -> Option<Self> {
+        let shift = |cpu: u32| cpu.checked_add(by).filter(|c| *c < CPUS_MAX);
+        let ranges: Option<Vec<_>> =
+            self.ranges.iter().map(|(low, high)| Some((shift(*low)?, shift(*high)?))).collect();
+        ranges.map(|ranges| Self { ranges })
+    }
+
+    /// The lowest CPU number.
+    #[must_use]
+    pub fn first(&self) -> Option<u32> {
+        self.ranges.first().map(|(low, _)| *low)
+    }
+
     /// The CPU numbers in ascending order.
     pub fn cpus(&self) -> impl Iterator<Item = u32> + '_ {
         self.ranges.iter().flat_map(|(low, high)| *low..=*high)

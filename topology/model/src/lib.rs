@@ -19,20 +19,28 @@
 
 pub mod cpuset;
 pub mod gpu;
+pub mod groups;
+pub mod host;
 pub mod id;
+pub mod kubelet;
 pub mod link;
 pub mod nic;
 pub mod node;
 pub mod pcie;
 pub mod set;
+pub mod virt;
 pub mod zone;
 
 pub use cpuset::CpuSet;
 pub use gpu::{Gpu, Health};
+pub use groups::CpuGroups;
+pub use host::{Cpu, CpuFlag, Governor, Host, SamepageMerging, TransparentHugePages};
 pub use id::{BootId, Generation, GpuIndex, GpuUuid, MiB, NicName, NodeName, ZoneId};
+pub use kubelet::Kubelet;
 pub use link::{Link, LinkClass, LinkMatrix, PcieLevel};
-pub use nic::{LinkLayer, Nic, PortState};
+pub use nic::{Bond, LinkLayer, Nic, NicFunction, PortState, Sriov, VirtualFunction};
 pub use node::{Driver, Finding, NodeTopology, Parts, TopologyError};
 pub use pcie::{PciAddress, PciPath};
 pub use set::GpuSet;
-pub use zone::Zone;
+pub use virt::{IommuGroup, VfioGpu, VgpuCarrier, VgpuHosts};
+pub use zone::{HugePages, Zone};

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::gpu::Gpu;
+use crate::host::Host;
 use crate::id::{BootId, Generation, MiB, NodeName};
 use crate::link::{LinkClass, LinkMatrix};
 use crate::nic::Nic;
@@ -48,6 +49,8 @@ pub struct Parts {
     pub nics: Vec<Nic>,
     /// Links of all pairs: GPUs first, then NICs.
     pub links: LinkMatrix,
+    /// The host around them.
+    pub host: Host,
     /// Findings, sorted.
     pub findings: Vec<Finding>,
 }

@@ -1,9 +1,10 @@
 //! Judges what was read and makes the report of it. Pure: the same facts and the same previous report give the same topology.
 //!
 //! Bad input never loses the rest: a device that cannot be taken becomes a finding, and what is unknown stays unknown. GPUs are in
-//! [`gpus`], NICs in [`nics`], the link matrix in [`links`]; zones and findings are here.
+//! [`gpus`], NICs in [`nics`], the link matrix in [`links`], the host around them in [`host`]; zones and findings are here.
 
 mod gpus;
+mod host;
 mod links;
 mod nics;
 
@@ -60,6 +61,7 @@ pub fn assemble(
         gpus: gpus.into_iter().map(|g| g.gpu).collect(),
         nics: nics.into_iter().map(|n| n.nic).collect(),
         links,
+        host: host::take(&facts.sysfs),
         findings: findings.sorted(),
     })
 }
@@ -115,7 +117,8 @@ impl Zones {
                 findings.add(finding::ZONE_REFUSED, &format!("zone {}", facts.id), text);
                 distances.clear();
             }
-            Zone { id: facts.id, cpus: facts.cpus.clone().unwrap_or_default(), memory: facts.memory, distances }
+            let (cpus, huge_pages) = (facts.cpus.clone().unwrap_or_default(), facts.huge_pages.clone());
+            Zone { id: facts.id, cpus, memory: facts.memory, huge_pages, distances }
         });
         Self { zones: zones.collect() }
     }

@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use berth_model::{CpuSet, LinkLayer, MiB, PciAddress, PciPath, PortState, ZoneId};
+use berth_model::{
+    Cpu, CpuSet, HugePages, Kubelet, LinkLayer, MiB, PciAddress, PciPath, PortState, SamepageMerging,
+    TransparentHugePages, ZoneId,
+};
 
 /// Why there is no driver: the kernel module is not loaded.
 pub const DRIVER_NOT_LOADED: &str = "the NVIDIA driver is not loaded";
@@ -141,6 +144,14 @@ pub struct SysfsFacts {
     pub pci: BTreeMap<PciAddress, PciFacts>,
     /// RDMA devices in the order of the directory.
     pub rdma: Vec<RdmaFacts>,
+    /// CPUs.
+    pub cpu: Cpu,
+    /// `transparent_hugepage/enabled`.
+    pub transparent_huge_pages: Option<TransparentHugePages>,
+    /// `ksm/run`.
+    pub samepage_merging: Option<SamepageMerging>,
+    /// The kubelet's configuration file.
+    pub kubelet: Option<Kubelet>,
     /// Files that were there and made no sense, each with what was wrong. Bounded.
     pub faults: Vec<SysfsFault>,
 }
@@ -163,6 +174,8 @@ pub struct ZoneFacts {
     pub cpus: Option<CpuSet>,
     /// `MemTotal` of `meminfo`.
     pub memory: Option<MiB>,
+    /// `hugepages/*/nr_hugepages`.
+    pub huge_pages: Option<Vec<HugePages>>,
     /// `distance`.
     pub distances: Option<Vec<u16>>,
 }

@@ -1,9 +1,12 @@
-//! Reads the kernel's tree into [`SysfsFacts`]: boot id, zones, PCI devices, RDMA devices.
+//! Reads the kernel's tree into [`SysfsFacts`]: boot id, CPUs, zones, PCI devices, RDMA devices.
 //!
 //! Parsers are plain functions in the modules below and touch no tree; this file walks. Every file may be missing: that is unknown,
 //! never zero. A file that is there and makes no sense is unknown too, and is named in [`SysfsFacts::faults`].
 
+pub mod cpu;
 pub mod infiniband;
+pub mod kubelet;
+pub mod memory;
 pub mod numa;
 pub mod pci;
 
@@ -23,7 +26,21 @@ pub fn read(tree: &dyn Tree) -> SysfsFacts {
     let zones = numa::read(&mut reader);
     let pci = pci::read(&mut reader);
     let rdma = infiniband::read(&mut reader);
-    SysfsFacts { boot_id, zones, pci, rdma, faults: reader.faults }
+    let cpu = cpu::read(&mut reader);
+    let transparent_huge_pages = memory::read_thp(&mut reader);
+    let kubelet = kubelet::read(&mut reader);
+    let samepage_merging = memory::read_ksm(&mut reader);
+    SysfsFacts {
+        boot_id,
+        zones,
+        pci,
+        rdma,
+        cpu,
+        transparent_huge_pages,
+        samepage_merging,
+        kubelet,
+        faults: reader.faults,
+    }
 }
 
 /// A tree with a memory for what went wrong.
@@ -36,6 +53,17 @@ impl Reader<'_> {
     /// The text of a file; `None` when it is missing or cannot be taken.
     pub(crate) fn text(&mut self, path: &str) -> Option<String> {
         let read = self.tree.read(path);
+        self.keep(path, read)
+    }
+
+    /// The text of a file that the reader may be kept from: no fault where it cannot be taken.
+    pub(crate) fn quiet(&mut self, path: &str) -> Option<String> {
+        self.tree.read(path).ok().flatten()
+    }
+
+    /// The start of a file that may be long; `None` when it is missing or cannot be taken.
+    pub(crate) fn start(&mut self, path: &str) -> Option<String> {
+        let read = self.tree.read_start(path);
         self.keep(path, read)
     }
 

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// Largest file taken. A sysfs attribute is one page; `meminfo` of a node is below 2 KiB.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024;
+/// How much of a file is read where its start is enough: one CPU's block of `/proc/cpuinfo` is below 4 KiB, the whole file above 500.
+pub const START_BYTES: u64 = 16 * 1024;
 /// Most entries of one directory taken. `bus/pci/devices` of the largest machines holds a few thousand.
 pub const ENTRIES_MAX: usize = 16_384;
 /// Deepest path taken; cascaded PCIe switches stay below 24 components.
@@ -44,6 +46,12 @@ pub trait Tree {
     /// # Errors
     /// [`TreeError`] when it is there and cannot be taken.
     fn read(&self, path: &str) -> Result<Option<String>, TreeError>;
+
+    /// The start of a file that may be longer than is taken: whole lines within [`START_BYTES`].
+    ///
+    /// # Errors
+    /// [`TreeError`] when it is there and cannot be taken.
+    fn read_start(&self, path: &str) -> Result<Option<String>, TreeError>;
 
     /// The text of a symbolic link, unresolved; `None` for anything else.
     ///
@@ -128,16 +136,9 @@ impl SysRoot {
         }
         Ok(Some(at))
     }
-}
 
-/// Takes "there is no such thing" as an answer.
-fn absent(error: std::io::Error) -> Result<(), TreeError> {
-    use std::io::ErrorKind::{NotADirectory, NotFound};
-    if matches!(error.kind(), NotFound | NotADirectory) { Ok(()) } else { Err(TreeError::Io(error)) }
-}
-
-impl Tree for SysRoot {
-    fn read(&self, path: &str) -> Result<Option<String>, TreeError> {
+    /// The first bytes of a file.
+    fn bytes(&self, path: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, TreeError> {
         let Some(at) = self.locate(path)? else { return Ok(None) };
         match std::fs::symlink_metadata(&at) {
             Ok(meta) if meta.is_symlink() => return Err(TreeError::Link(path.to_owned())),
@@ -151,13 +152,39 @@ impl Tree for SysRoot {
             Ok(file) => file,
             Err(error) => return absent(error).map(|()| None),
         };
-        file.take(FILE_BYTES_MAX.saturating_add(1)).read_to_end(&mut bytes).map_err(TreeError::Io)?;
+        file.take(bytes_max).read_to_end(&mut bytes).map_err(TreeError::Io)?;
+        Ok(Some(bytes))
+    }
+}
+
+/// Cuts the start of a file after its last whole line.
+fn whole_lines(mut bytes: Vec<u8>) -> Vec<u8> {
+    if u64::try_from(bytes.len()).is_ok_and(|n| n >= START_BYTES) {
+        let end = bytes.iter().rposition(|b| *b == b'\n').unwrap_or_default();
+        bytes.truncate(end);
+    }
+    bytes
+}
+
+/// Takes "there is no such thing" as an answer.
+fn absent(error: std::io::Error) -> Result<(), TreeError> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    if matches!(error.kind(), NotFound | NotADirectory) { Ok(()) } else { Err(TreeError::Io(error)) }
+}
+
+impl Tree for SysRoot {
+    fn read(&self, path: &str) -> Result<Option<String>, TreeError> {
+        let Some(bytes) = self.bytes(path, FILE_BYTES_MAX.saturating_add(1))? else { return Ok(None) };
         if u64::try_from(bytes.len()).is_ok_and(|n| n > FILE_BYTES_MAX) {
             return Err(TreeError::Large);
         }
         String::from_utf8(bytes).map(Some).map_err(|_| TreeError::Text)
     }
 
+    fn read_start(&self, path: &str) -> Result<Option<String>, TreeError> {
+        let Some(bytes) = self.bytes(path, START_BYTES)? else { return Ok(None) };
+        String::from_utf8(whole_lines(bytes)).map(Some).map_err(|_| TreeError::Text)
+    }
     fn read_link(&self, path: &str) -> Result<Option<String>, TreeError> {
         use std::io::ErrorKind::InvalidInput;
         let Some(at) = self.locate(path)? else { return Ok(None) };
@@ -244,6 +271,13 @@ impl Tree for MemoryTree {
             Some(Entry::Directory) => Err(TreeError::Text),
             None => Ok(None),
         }
+    }
+
+    fn read_start(&self, path: &str) -> Result<Option<String>, TreeError> {
+        components(path)?;
+        let Some(Entry::File(text)) = self.entries.get(path) else { return self.read(path) };
+        let kept = text.bytes().take(usize::try_from(START_BYTES).unwrap_or(usize::MAX)).collect();
+        String::from_utf8(whole_lines(kept)).map(Some).map_err(|_| TreeError::Text)
     }
 
     fn read_link(&self, path: &str) -> Result<Option<String>, TreeError> {

@@ -107,6 +107,7 @@ fn read(boot_id: &str) -> Topology {
         gpus: Vec::new(),
         nics: Vec::new(),
         links: LinkMatrix::default(),
+        host: berth_model::Host::default(),
         findings: Vec::new(),
     })
     .unwrap()

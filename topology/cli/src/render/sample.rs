@@ -16,8 +16,13 @@ impl Sample {
     /// A node of two zones with the given matrix; the zones of its GPUs and NICs give their number.
     pub(crate) fn new(rows: &[&str], gpu_zones: &[u16], nic_zones: &[u16]) -> Self {
         let cpus = |zone: u16| CpuSet::parse(CPUS[usize::from(zone)]).unwrap();
-        let zone =
-            |id: u16| Zone { id: ZoneId(id), cpus: cpus(id), memory: Some(MiB(65_536)), distances: vec![10, 20] };
+        let zone = |id: u16| Zone {
+            id: ZoneId(id),
+            cpus: cpus(id),
+            memory: Some(MiB(65_536)),
+            huge_pages: None,
+            distances: vec![10, 20],
+        };
         let address = |bus: usize| PciAddress { domain: 0, bus: u8::try_from(bus).unwrap(), device: 0, function: 0 };
         let gpu = |(i, zone): (usize, &u16)| Gpu {
             index: GpuIndex(u8::try_from(i).unwrap()),
@@ -39,6 +44,7 @@ impl Sample {
             link_layer: LinkLayer::InfiniBand,
             state: PortState::Active,
             rate_gbps: Some(400),
+            function: berth_model::NicFunction::default(),
         };
         let rows: Vec<String> = rows.iter().map(|r| (*r).to_owned()).collect();
         let parts = Parts {
@@ -50,6 +56,7 @@ impl Sample {
             gpus: gpu_zones.iter().enumerate().map(gpu).collect(),
             nics: nic_zones.iter().enumerate().map(nic).collect(),
             links: LinkMatrix::parse(&rows).unwrap(),
+            host: berth_model::Host::default(),
             findings: Vec::new(),
         };
         Self { parts }

@@ -22,13 +22,20 @@ fn parts(gpu_count: u8) -> Parts {
         boot_id: BootId::parse("b").unwrap(),
         generation: Generation(1),
         driver: Driver::Loaded("1".to_owned()),
-        zones: vec![Zone { id: ZoneId(0), cpus: CpuSet::default(), memory: None, distances: vec![10] }],
+        zones: vec![Zone {
+            id: ZoneId(0),
+            cpus: CpuSet::default(),
+            memory: None,
+            huge_pages: None,
+            distances: vec![10],
+        }],
         gpus: (0..gpu_count).map(gpu).collect(),
         nics: Vec::new(),
         links: LinkMatrix::build(usize::from(gpu_count), |a, b| Link {
             nvlinks: if a + 1 == b && a % 2 == 0 { 4 } else { 0 },
             pcie: Some(PcieLevel::Phb),
         }),
+        host: Host::default(),
         findings: Vec::new(),
     }
 }

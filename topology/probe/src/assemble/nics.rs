@@ -1,6 +1,6 @@
 //! NICs of the report: RDMA devices in natural order, each with its best port.
 
-use berth_model::{LinkLayer, Nic, NicName, NodeTopology, PciPath, PortState};
+use berth_model::{LinkLayer, Nic, NicFunction, NicName, NodeTopology, PciPath, PortState};
 
 use super::{Findings, Zones};
 use crate::facts::{PortFacts, RdmaFacts, SysfsFacts};
@@ -57,6 +57,7 @@ fn nic(name: NicName, device: &RdmaFacts, sysfs: &SysfsFacts, zones: &Zones, fin
         link_layer: best.map_or(LinkLayer::Unknown, |p| p.link_layer),
         state: best.map_or(PortState::Unknown, |p| p.state),
         rate_gbps: best.and_then(|p| p.rate_gbps),
+        function: NicFunction::default(),
     }
 }
 

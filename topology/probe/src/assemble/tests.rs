@@ -37,7 +37,7 @@ fn device(bus: u8) -> NvmlDevice {
 }
 
 fn zone(id: u16, cpus: &str) -> ZoneFacts {
-    ZoneFacts { id: ZoneId(id), cpus: CpuSet::parse(cpus).ok(), memory: None, distances: None }
+    ZoneFacts { id: ZoneId(id), cpus: CpuSet::parse(cpus).ok(), memory: None, huge_pages: None, distances: None }
 }
 
 /// Two zones, four GPUs on buses 1 to 4, the first two in zone 0.
@@ -51,8 +51,7 @@ fn facts() -> RawFacts {
             boot_id: Some("boot".to_owned()),
             zones: vec![zone(0, "0-3"), zone(1, "4-7")],
             pci: (1..=4).map(|bus| pci(bus, GPU_CLASS, Some(u16::from(bus > 2)))).collect(),
-            rdma: Vec::new(),
-            faults: Vec::new(),
+            ..SysfsFacts::default()
         },
     }
 }

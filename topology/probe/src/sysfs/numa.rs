@@ -1,6 +1,6 @@
 //! NUMA nodes with their CPUs, memory and distances, from `sys/devices/system/node`.
 
-use berth_model::{CpuSet, MiB, ZoneId};
+use berth_model::{CpuSet, HugePages, MiB, ZoneId};
 
 use super::Reader;
 use crate::facts::ZoneFacts;
@@ -20,7 +20,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<ZoneFacts> {
 /// A kernel without NUMA shows CPUs and no nodes: the machine is one zone.
 fn without_nodes(reader: &mut Reader<'_>) -> Vec<ZoneFacts> {
     let cpus = reader.parsed(CPUS_ONLINE, "a CPU list", parse_cpus);
-    cpus.map(|cpus| ZoneFacts { id: ZoneId(0), cpus: Some(cpus), memory: None, distances: None }).into_iter().collect()
+    cpus.map(|cpus| ZoneFacts { id: ZoneId(0), cpus: Some(cpus), memory: None, huge_pages: None, distances: None })
+        .into_iter()
+        .collect()
 }
 
 fn read_zone(reader: &mut Reader<'_>, id: u16) -> ZoneFacts {
@@ -29,8 +31,38 @@ fn read_zone(reader: &mut Reader<'_>, id: u16) -> ZoneFacts {
         id: ZoneId(id),
         cpus: reader.parsed(&format!("{directory}/cpulist"), "a CPU list like 0-13,28-41", parse_cpus),
         memory: reader.parsed(&format!("{directory}/meminfo"), "node memory with a MemTotal in kB", parse_meminfo),
+        huge_pages: read_huge_pages(reader, &format!("{directory}/hugepages")),
         distances: reader.parsed(&format!("{directory}/distance"), "a list of distances like 10 21", parse_distances),
     }
+}
+
+/// The pools of a zone, without surplus pages: those come and go with the programs that use them. One size that does not say makes
+/// all unknown.
+fn read_huge_pages(reader: &mut Reader<'_>, directory: &str) -> Option<Vec<HugePages>> {
+    let sizes: Vec<(String, u64)> =
+        reader.list(directory).into_iter().filter_map(|name| parse_page_size(&name).map(|kib| (name, kib))).collect();
+    if sizes.is_empty() {
+        return None;
+    }
+    let mut pools = Vec::new();
+    for (name, page_kib) in sizes.into_iter().take(HugePages::SIZES_MAX) {
+        let number = |text: &str| text.parse::<u64>().ok();
+        let pages = reader.parsed(&format!("{directory}/{name}/nr_hugepages"), "a number of pages", number)?;
+        let surplus = reader.parsed(&format!("{directory}/{name}/surplus_hugepages"), "a number of pages", number);
+        let page_count = pages.saturating_sub(surplus.unwrap_or_default());
+        if page_count > 0 {
+            pools.push(HugePages { page_kib, page_count });
+        }
+    }
+    pools.sort_unstable();
+    Some(pools)
+}
+
+/// `hugepages-2048kB`.
+#[must_use]
+pub fn parse_page_size(name: &str) -> Option<u64> {
+    let kib = name.strip_prefix("hugepages-")?.strip_suffix("kB")?;
+    kib.parse().ok().filter(|kib| *kib > 0)
 }
 
 fn parse_cpus(text: &str) -> Option<CpuSet> {

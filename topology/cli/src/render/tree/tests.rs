@@ -102,7 +102,13 @@ fn zones_that_are_a_gpus_memory_or_nothing_are_told_apart() {
     let mut sample = Sample::new(&["X"], &[0], &[]);
     for id in 2..6 {
         let memory = Some(MiB(if id == 2 { 188_416 } else { 0 }));
-        sample.parts.zones.push(Zone { id: ZoneId(id), cpus: CpuSet::default(), memory, distances: Vec::new() });
+        sample.parts.zones.push(Zone {
+            id: ZoneId(id),
+            cpus: CpuSet::default(),
+            memory,
+            huge_pages: None,
+            distances: Vec::new(),
+        });
     }
     sample.parts.zones.iter_mut().for_each(|z| z.distances.clear());
     sample.parts.gpus[0].memory_zone = Some(ZoneId(2));

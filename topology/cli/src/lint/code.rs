@@ -119,9 +119,9 @@ pub(crate) const TABLE: &[Entry] = &[
     ),
     row(
         NIC_FAR,
-        Warning,
+        Note,
         "no GPU shares a host bridge with the NIC, and there are GPUs without a rail",
-        "move the card to a slot under the switch of the GPUs: GPUDirect RDMA crosses CPUs otherwise",
+        "GPUDirect RDMA crosses CPUs or host bridges; where the board allows it, move the card under the switch of the GPUs",
     ),
     row(
         RAIL_MISSING,

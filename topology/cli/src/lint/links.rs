@@ -66,26 +66,33 @@ fn fewer_nvlinks(node: &NodeTopology, remarks: &mut Remarks<'_>) {
 
 fn rails(node: &NodeTopology, remarks: &mut Remarks<'_>) {
     let parts = node.parts();
-    let nic = |n: usize| parts.gpus.len() + n;
-    let has_rail = |gpu: usize| (0..parts.nics.len()).any(|n| level(node, gpu, nic(n)) >= Some(PcieLevel::Pxb));
-    for (i, gpu) in parts.gpus.iter().enumerate().filter(|(i, _)| !has_rail(*i)) {
-        let peers: Vec<usize> = positions(node, |g| g.product == gpu.product).filter(|p| *p != i).collect();
-        let railed = peers.iter().filter(|p| has_rail(**p)).count();
-        if railed * 2 > peers.len() {
-            let text = format!("no NIC under its PCIe switch; {railed} of its {} peers have one", peers.len());
+    let levels_of = |gpu: usize| -> Vec<Option<PcieLevel>> {
+        (0..parts.nics.len()).map(|n| level(node, gpu, parts.gpus.len() + n)).collect()
+    };
+    let has_rail = |gpu: usize| levels_of(gpu).into_iter().max().flatten() >= Some(PcieLevel::Pxb);
+    // A distance that is not known may be a near one.
+    let lacks_rail = |gpu: usize| !has_rail(gpu) && !levels_of(gpu).contains(&None);
+    for (_, gpu) in parts.gpus.iter().enumerate().filter(|(i, _)| lacks_rail(*i)) {
+        let (mut railed, mut total) = (0, 0);
+        for peer in positions(node, |g| g.product == gpu.product) {
+            total += 1;
+            railed += usize::from(has_rail(peer));
+        }
+        if railed * 2 > total {
+            let text = format!("no NIC under its PCIe switch; {railed} of its {} peers have one", total - 1);
             remarks.add(code::RAIL_MISSING, gpu.index.to_string(), text);
         }
     }
     // Where every GPU has its rail, the other NICs are for storage and the front network.
-    if (0..parts.gpus.len()).all(has_rail) {
+    if !(0..parts.gpus.len()).any(lacks_rail) {
         return;
     }
-    for (n, facts) in parts.nics.iter().enumerate() {
-        let levels: Vec<Option<PcieLevel>> = (0..parts.gpus.len()).map(|g| level(node, g, nic(n))).collect();
-        // A distance that is not known may be a near one.
+    for (n, nic) in parts.nics.iter().enumerate() {
+        let levels = (0..parts.gpus.len()).map(|g| level(node, g, parts.gpus.len() + n));
+        let levels: Vec<Option<PcieLevel>> = levels.collect();
         let best = levels.iter().copied().max().flatten().filter(|_| !levels.contains(&None));
         if let Some(best) = best.filter(|best| *best < PcieLevel::Phb) {
-            let text = format!("{} is {} to its nearest GPU", facts.name, best.word());
+            let text = format!("{} is {} to its nearest GPU", nic.name, best.word());
             remarks.add(code::NIC_FAR, format!("NIC{n}"), text);
         }
     }

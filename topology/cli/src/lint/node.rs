@@ -54,10 +54,14 @@ fn uneven(all: &[Gpu], remarks: &mut Remarks<'_>) {
     let products: BTreeSet<&str> = all.iter().map(|g| g.product.as_str()).collect();
     for product in products {
         let mut counts: BTreeMap<ZoneId, usize> = BTreeMap::new();
-        let mut total = 0;
-        for zone in all.iter().filter(|g| g.product == product).filter_map(|g| g.zone) {
+        let peers: Vec<&Gpu> = all.iter().filter(|g| g.product == product).collect();
+        let total = peers.len();
+        for zone in peers.iter().filter_map(|g| g.zone) {
             *counts.entry(zone).or_default() += 1;
-            total += 1;
+        }
+        // A GPU whose zone is not known may be the one that makes it even.
+        if peers.iter().any(|g| g.zone.is_none()) {
+            continue;
         }
         let is_level = counts.values().collect::<BTreeSet<_>>().len() <= 1;
         if !is_level && total % counts.len() == 0 {

@@ -95,6 +95,12 @@ fn rails_are_missed_where_most_have_one() {
     assert_eq!(said(node), one("rail-missing", "GPU2", text));
     let far = Sample::new(&["X SYS", "SYS X"], &[0], &[1]).build();
     assert_eq!(said(far), one("nic-far", "NIC0", "mlx5_0 is SYS to its nearest GPU"));
+    let half = ["X NODE PXB", "NODE X NODE", "PXB NODE X"];
+    let half = Sample::new(&half, &[0, 0], &[0]).build();
+    assert_eq!(said(half), [], "one rail for two GPUs is how many boards are built");
+    let partial = ["X NODE NODE PXB", "NODE X NODE PXB", "NODE NODE X ?", "PXB PXB ? X"];
+    let partial = Sample::new(&partial, &[0, 0, 0], &[0]).build();
+    assert_eq!(said(partial), [], "a distance that is not known may be a near one");
     let unknown = Sample::new(&["X ?", "? X"], &[0], &[1]).build();
     assert_eq!(said(unknown), [], "a distance that is not known may be a near one");
 }
@@ -110,6 +116,11 @@ fn levels_and_zones_that_contradict_each_other_are_told_with_their_pairs() {
     let rows = ["X NODE NODE SYS", "NODE X NODE SYS", "NODE NODE X SYS", "SYS SYS SYS X"];
     let uneven = Sample::new(&rows, &[0, 0, 0, 1], &[]).build();
     assert_eq!(said(uneven), one("zone-uneven", "", "4 x NVIDIA Test: 3 in zone 0, 1 in zone 1"));
+    let rows = ["X NODE ?", "NODE X ?", "? ? X"];
+    let mut unseen = Sample::new(&rows, &[0, 0, 1], &[]);
+    unseen.parts.gpus[2].zone = None;
+    let codes: Vec<_> = said(unseen.build()).into_iter().map(|s| s.0).collect();
+    assert_eq!(codes, ["link-unknown", "zone-not-known"], "no word on zones that are not known");
     let mut lost = Sample::new(&["X ?", "? X"], &[0, 0], &[]);
     lost.parts.gpus[1].zone = None;
     lost.parts.gpus[1].cpus = CpuSet::default();

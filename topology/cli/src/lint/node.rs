@@ -64,7 +64,7 @@ fn uneven(all: &[Gpu], remarks: &mut Remarks<'_>) {
             continue;
         }
         let is_level = counts.values().collect::<BTreeSet<_>>().len() <= 1;
-        if !is_level && total % counts.len() == 0 {
+        if !is_level && total.is_multiple_of(counts.len()) {
             let shown: Vec<String> = counts.iter().map(|(zone, count)| format!("{count} in zone {zone}")).collect();
             remarks.add(code::ZONE_UNEVEN, "", format!("{total} x {product}: {}", shown.join(", ")));
         }

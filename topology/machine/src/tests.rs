@@ -1,5 +1,6 @@
 //! Claims about the machines of the test suite and about files that are refused.
 
+mod devices;
 mod host;
 
 use berth_model::{Driver, Health, LinkClass, NodeTopology, PortState};

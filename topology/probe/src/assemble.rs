@@ -52,6 +52,7 @@ pub fn assemble(
     };
     let nics = nics::take(&facts.sysfs, &zones, &mut findings);
     let links = links::matrix(&facts.sysfs, &gpus, &nics, &mut findings);
+    let host = host::take(&facts.sysfs, previous.filter(|p| p.parts().boot_id == boot_id));
     NodeTopology::try_new(Parts {
         node,
         boot_id,
@@ -61,7 +62,7 @@ pub fn assemble(
         gpus: gpus.into_iter().map(|g| g.gpu).collect(),
         nics: nics.into_iter().map(|n| n.nic).collect(),
         links,
-        host: host::take(&facts.sysfs),
+        host,
         findings: findings.sorted(),
     })
 }

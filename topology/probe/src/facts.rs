@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use berth_model::{
-    Cpu, CpuSet, HugePages, Kubelet, LinkLayer, MiB, PciAddress, PciPath, PortState, SamepageMerging,
-    TransparentHugePages, ZoneId,
+    Bond, Cpu, CpuSet, HugePages, Kubelet, LinkLayer, MiB, PciAddress, PciPath, PortState, SamepageMerging, Sriov,
+    TransparentHugePages, VgpuCarrier, ZoneId,
 };
 
 /// Why there is no driver: the kernel module is not loaded.
@@ -152,6 +152,8 @@ pub struct SysfsFacts {
     pub samepage_merging: Option<SamepageMerging>,
     /// The kubelet's configuration file.
     pub kubelet: Option<Kubelet>,
+    /// Devices of the IOMMU groups that GPUs and NICs are in, by the kernel's number.
+    pub iommu_groups: BTreeMap<u32, Vec<PciAddress>>,
     /// Files that were there and made no sense, each with what was wrong. Bounded.
     pub faults: Vec<SysfsFault>,
 }
@@ -193,6 +195,16 @@ pub struct PciFacts {
     pub zone: Option<ZoneId>,
     /// Whether it is a virtual function of another device.
     pub is_virtual: bool,
+    /// The device that it is a virtual function of (`physfn`).
+    pub physical: Option<PciAddress>,
+    /// `sriov_totalvfs` and `sriov_numvfs`.
+    pub sriov: Option<Sriov>,
+    /// The driver that has it, of GPUs only.
+    pub driver: Option<String>,
+    /// `iommu_group`, of GPUs and NICs.
+    pub iommu_group: Option<u32>,
+    /// Types of vGPU that it offers now, of GPUs and their virtual functions.
+    pub vgpu: Option<(VgpuCarrier, Vec<String>)>,
 }
 
 impl PciFacts {
@@ -205,6 +217,12 @@ impl PciFacts {
         self.vendor == Some(Self::VENDOR_NVIDIA) && self.class.is_some_and(|c| c >> 16 == 0x03) && !self.is_virtual
     }
 
+    /// Whether a vfio driver has it, so that NVML cannot.
+    #[must_use]
+    pub fn is_vfio(&self) -> bool {
+        self.driver.as_deref().is_some_and(|driver| driver.contains("vfio"))
+    }
+
     /// Whether it is an NVSwitch: NVIDIA's bridges of class 0680 ("other bridge").
     #[must_use]
     pub fn is_nvswitch(&self) -> bool {
@@ -213,7 +231,7 @@ impl PciFacts {
 }
 
 /// One RDMA device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RdmaFacts {
     /// Name of its directory.
     pub name: String,
@@ -223,6 +241,12 @@ pub struct RdmaFacts {
     pub zone: Option<ZoneId>,
     /// Its ports in ascending order of number.
     pub ports: Vec<PortFacts>,
+    /// `sys_image_guid`; `None` for the zero that the kernel shows where there is none.
+    pub card_guid: Option<String>,
+    /// Network devices over it.
+    pub netdevs: Vec<String>,
+    /// The bond that one of them is in.
+    pub bond: Option<Bond>,
 }
 
 /// One port of an RDMA device.

@@ -7,8 +7,10 @@ pub mod cpu;
 pub mod infiniband;
 pub mod kubelet;
 pub mod memory;
+pub mod netdev;
 pub mod numa;
 pub mod pci;
+pub mod vgpu;
 
 use crate::facts::{SysfsFacts, SysfsFault};
 use crate::tree::Tree;
@@ -25,6 +27,7 @@ pub fn read(tree: &dyn Tree) -> SysfsFacts {
     let boot_id = reader.text(BOOT_ID).map(|text| text.trim().to_owned());
     let zones = numa::read(&mut reader);
     let pci = pci::read(&mut reader);
+    let iommu_groups = pci::read_groups(&mut reader, &pci);
     let rdma = infiniband::read(&mut reader);
     let cpu = cpu::read(&mut reader);
     let transparent_huge_pages = memory::read_thp(&mut reader);
@@ -34,6 +37,7 @@ pub fn read(tree: &dyn Tree) -> SysfsFacts {
         boot_id,
         zones,
         pci,
+        iommu_groups,
         rdma,
         cpu,
         transparent_huge_pages,

@@ -65,7 +65,7 @@ pub(super) fn take<'a>(
 
 /// Says which GPUs are missing from the report for want of a driver.
 pub(super) fn note_driverless(sysfs: &SysfsFacts, why: &str, findings: &mut Findings) {
-    let gpu_count = sysfs.pci.values().filter(|p| p.is_gpu()).count();
+    let gpu_count = sysfs.pci.values().filter(|p| p.is_gpu() && !p.is_vfio()).count();
     if gpu_count > 0 {
         let text = format!("{gpu_count} NVIDIA GPUs on the PCI bus are not reported: {why}");
         findings.add(finding::DRIVER_ABSENT, "", text);
@@ -122,7 +122,7 @@ impl<'a> Taking<'a, '_> {
 
     /// GPUs on the PCI bus that nothing has spoken for, in the order of the bus.
     fn unclaimed(&self) -> Vec<PciAddress> {
-        let gpus = self.sysfs.pci.iter().filter(|(_, facts)| facts.is_gpu());
+        let gpus = self.sysfs.pci.iter().filter(|(_, facts)| facts.is_gpu() && !facts.is_vfio());
         gpus.map(|(address, _)| *address).filter(|a| !self.addresses.contains(a)).collect()
     }
 

@@ -1,6 +1,8 @@
 //! NICs of the report: RDMA devices in natural order, each with its best port.
 
-use berth_model::{LinkLayer, Nic, NicFunction, NicName, NodeTopology, PciPath, PortState};
+use berth_model::{
+    LinkLayer, Nic, NicFunction, NicName, NodeTopology, PciAddress, PciPath, PortState, VirtualFunction,
+};
 
 use super::{Findings, Zones};
 use crate::facts::{PortFacts, RdmaFacts, SysfsFacts};
@@ -30,7 +32,38 @@ pub(super) fn take<'a>(sysfs: &'a SysfsFacts, zones: &Zones, findings: &mut Find
         }
         taken.push(TakenNic { nic: nic(name, device, sysfs, zones, findings), path: device.path.as_ref() });
     }
+    mark_cards(&mut taken, sysfs);
     taken
+}
+
+/// Tells NICs of one card: those with one system image GUID, where there are several.
+fn mark_cards(taken: &mut [TakenNic<'_>], sysfs: &SysfsFacts) {
+    let guid_of =
+        |nic: &Nic| sysfs.rdma.iter().find(|r| r.name == nic.name.as_str()).and_then(|device| device.card_guid.clone());
+    let guids: Vec<Option<String>> = taken.iter().map(|t| guid_of(&t.nic)).collect();
+    for (nic, guid) in taken.iter_mut().zip(&guids) {
+        let Some(guid) = guid else { continue };
+        let mut same = guids.iter().enumerate().filter(|(_, g)| g.as_ref() == Some(guid)).map(|(position, _)| position);
+        let first = same.next().and_then(|position| u16::try_from(position).ok());
+        nic.nic.function.card = first.filter(|_| same.next().is_some());
+    }
+}
+
+fn function(device: &RdmaFacts, sysfs: &SysfsFacts) -> NicFunction {
+    let pci = device.path.as_ref().map(|path| path.device);
+    let rdma_at = |address: PciAddress| {
+        let at = |r: &&RdmaFacts| r.path.as_ref().is_some_and(|p| p.device == address);
+        sysfs.rdma.iter().find(at).and_then(|r| NicName::parse(&r.name).ok())
+    };
+    let of_this = sysfs.pci.iter().filter(|(_, facts)| pci.is_some() && facts.physical == pci);
+    let functions = of_this.map(|(address, _)| VirtualFunction { pci: *address, name: rdma_at(*address) });
+    NicFunction {
+        netdevs: device.netdevs.clone(),
+        bond: device.bond.clone(),
+        card: None,
+        sriov: pci.and_then(|address| sysfs.pci.get(&address)).and_then(|facts| facts.sriov),
+        virtual_functions: functions.take(NicFunction::VIRTUAL_FUNCTIONS_MAX).collect(),
+    }
 }
 
 fn is_virtual(sysfs: &SysfsFacts, device: &RdmaFacts) -> bool {
@@ -57,7 +90,7 @@ fn nic(name: NicName, device: &RdmaFacts, sysfs: &SysfsFacts, zones: &Zones, fin
         link_layer: best.map_or(LinkLayer::Unknown, |p| p.link_layer),
         state: best.map_or(PortState::Unknown, |p| p.state),
         rate_gbps: best.and_then(|p| p.rate_gbps),
-        function: NicFunction::default(),
+        function: function(device, sysfs),
     }
 }
 

@@ -20,7 +20,21 @@ fn address(bus: u8) -> PciAddress {
 fn pci(bus: u8, class: u32, zone: Option<u16>) -> (PciAddress, PciFacts) {
     let path = PciPath { host_bridge: format!("pci0000:{bus:02x}"), bridges: Vec::new(), device: address(bus) };
     let vendor = Some(PciFacts::VENDOR_NVIDIA);
-    (address(bus), PciFacts { path, vendor, class: Some(class), zone: zone.map(ZoneId), is_virtual: false })
+    (
+        address(bus),
+        PciFacts {
+            path,
+            vendor,
+            class: Some(class),
+            zone: zone.map(ZoneId),
+            is_virtual: false,
+            physical: None,
+            sriov: None,
+            driver: None,
+            iommu_group: None,
+            vgpu: None,
+        },
+    )
 }
 
 fn device(bus: u8) -> NvmlDevice {
@@ -269,7 +283,13 @@ fn rdma(name: &str, bus: Option<u8>, ports: &[(PortState, u32)]) -> RdmaFacts {
         rate_gbps: Some(*rate),
         link_layer: LinkLayer::InfiniBand,
     };
-    RdmaFacts { name: name.to_owned(), path, zone: None, ports: ports.iter().map(port).collect() }
+    RdmaFacts {
+        name: name.to_owned(),
+        path,
+        zone: None,
+        ports: ports.iter().map(port).collect(),
+        ..RdmaFacts::default()
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use berth_model::{LinkLayer, PciPath, PortState, ZoneId};
 
-use super::{Reader, pci};
+use super::{Reader, netdev, pci};
 use crate::facts::{PortFacts, RdmaFacts};
 use crate::tree::resolve;
 
@@ -23,7 +23,7 @@ fn read_device(reader: &mut Reader<'_>, name: String) -> RdmaFacts {
         Some(text) => {
             let Ok(directory) = resolve(&entry, &text) else {
                 reader.fault(&entry, "the link leads out of the tree");
-                return RdmaFacts { name, path: None, zone: None, ports: Vec::new() };
+                return RdmaFacts { name, ..RdmaFacts::default() };
             };
             directory
         }
@@ -35,7 +35,14 @@ fn read_device(reader: &mut Reader<'_>, name: String) -> RdmaFacts {
     ports.sort_unstable();
     ports.truncate(PORTS_MAX);
     let ports = ports.into_iter().map(|port| read_port(reader, &format!("{directory}/ports/{port}"))).collect();
-    RdmaFacts { name, path, zone, ports }
+    let guid = reader.parsed(&format!("{directory}/sys_image_guid"), "a GUID like 9803:9b03:0067:ab58", parse_guid);
+    let device = path.as_ref().map(|_| format!("{directory}/device")).and_then(|link| {
+        let text = reader.link(&link)?;
+        resolve(&link, &text).ok()
+    });
+    let netdevs = device.as_ref().map(|device| netdev::read(reader, device)).unwrap_or_default();
+    let bond = device.as_ref().and_then(|device| netdev::read_bond(reader, device, &netdevs));
+    RdmaFacts { name, path, zone, ports, card_guid: guid.flatten(), netdevs, bond }
 }
 
 /// The PCI device behind `device`. A software device (rxe, siw) has none, or one that is not on PCI.
@@ -61,6 +68,15 @@ fn read_port(reader: &mut Reader<'_>, directory: &str) -> PortFacts {
         rate_gbps: reader.parsed(&format!("{directory}/rate"), "a rate like 400 Gb/sec (4X NDR)", parse_rate),
         link_layer: layer.unwrap_or(LinkLayer::Unknown),
     }
+}
+
+/// `9803:9b03:0067:ab58`: `Some(None)` for the zero of a device that has none.
+#[must_use]
+pub fn parse_guid(text: &str) -> Option<Option<String>> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let hex = |p: &&str| p.len() == 4 && p.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_zero = text.bytes().all(|b| matches!(b, b'0' | b':'));
+    (parts.len() == 4 && parts.iter().all(hex)).then(|| (!is_zero).then(|| text.to_ascii_lowercase()))
 }
 
 /// `4: ACTIVE`. Everything between down and active (INIT, ARMED, ACTIVE_DEFER) carries no traffic now.

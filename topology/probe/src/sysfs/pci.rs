@@ -1,14 +1,17 @@
 //! PCI devices and the bridges above them, from `sys/bus/pci/devices`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use berth_model::{PciAddress, PciPath, ZoneId};
+use berth_model::{PciAddress, PciPath, Sriov, ZoneId};
 
-use super::Reader;
+use super::{Reader, vgpu};
 use crate::facts::PciFacts;
 use crate::tree::resolve;
 
 const DEVICES: &str = "sys/bus/pci/devices";
+const GROUPS: &str = "sys/kernel/iommu_groups";
+/// Most IOMMU groups looked into: more than GPUs and NICs of one node together.
+const GROUPS_READ_MAX: usize = 512;
 
 pub(super) fn read(reader: &mut Reader<'_>) -> BTreeMap<PciAddress, PciFacts> {
     let mut devices = BTreeMap::new();
@@ -33,14 +36,61 @@ fn read_device(reader: &mut Reader<'_>, entry: &str, name: &str) -> Option<(PciA
     };
     let vendor = reader.parsed(&format!("{directory}/vendor"), "a hexadecimal id like 0x10de", parse_hex);
     let class = reader.parsed(&format!("{directory}/class"), "a hexadecimal class like 0x030200", parse_hex);
-    let mut facts = PciFacts { path, vendor, class, zone: None, is_virtual: false };
+    let mut facts = PciFacts {
+        path,
+        vendor,
+        class,
+        zone: None,
+        is_virtual: false,
+        physical: None,
+        sriov: None,
+        driver: None,
+        iommu_group: None,
+        vgpu: None,
+    };
     // Hundreds of bridges and endpoints of no interest would cost two reads each.
     if class.is_none_or(is_of_interest) {
         let zone = reader.parsed(&format!("{directory}/numa_node"), "a zone number or -1", parse_zone);
         facts.zone = zone.flatten();
-        facts.is_virtual = reader.link(&format!("{directory}/physfn")).is_some();
+        let physical = reader.link(&format!("{directory}/physfn"));
+        facts.is_virtual = physical.is_some();
+        facts.physical = physical.and_then(|text| PciAddress::parse(last_part(&text)).ok());
+        facts.sriov = read_sriov(reader, &directory);
+        if facts.is_gpu() {
+            facts.driver = reader.link(&format!("{directory}/driver")).map(|text| last_part(&text).to_owned());
+        }
+        if facts.vendor == Some(PciFacts::VENDOR_NVIDIA) && class.is_some_and(|c| c >> 16 == 0x03) {
+            facts.vgpu = vgpu::read(reader, &directory);
+        }
+        let group = reader.link(&format!("{directory}/iommu_group"));
+        facts.iommu_group = group.and_then(|text| last_part(&text).parse().ok());
     }
     Some((address, facts))
+}
+
+fn last_part(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// A device without virtual functions to give shows neither file.
+fn read_sriov(reader: &mut Reader<'_>, directory: &str) -> Option<Sriov> {
+    let number = |text: &str| text.parse::<u16>().ok();
+    let function_count_max = reader.parsed(&format!("{directory}/sriov_totalvfs"), "a number", number)?;
+    let function_count = reader.parsed(&format!("{directory}/sriov_numvfs"), "a number", number)?;
+    Some(Sriov { function_count_max, function_count })
+}
+
+/// The devices of each IOMMU group that a GPU or NIC is in.
+pub(super) fn read_groups(
+    reader: &mut Reader<'_>,
+    devices: &BTreeMap<PciAddress, PciFacts>,
+) -> BTreeMap<u32, Vec<PciAddress>> {
+    let ids: BTreeSet<u32> = devices.values().filter(|d| !d.is_virtual).filter_map(|d| d.iommu_group).collect();
+    let members = |id: u32| {
+        let names = reader.list(&format!("{GROUPS}/{id}/devices"));
+        (id, names.iter().filter_map(|name| PciAddress::parse(name).ok()).collect())
+    };
+    ids.into_iter().take(GROUPS_READ_MAX).map(members).collect()
 }
 
 /// Network (02), display (03), other bridge (0680: NVSwitch), InfiniBand (0c06), accelerator (12). Source: PCI Code and ID

@@ -37,11 +37,19 @@ impl MadeNode {
     pub fn new(machine: &str, name: &str) -> Result<Self> {
         let path = machine_file(machine);
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        Self::of_text(&text, name)
+    }
+
+    /// As [`MadeNode::new`], from the text of a machine file.
+    ///
+    /// # Errors
+    /// The text is no machine file, or cannot be written out.
+    pub fn of_text(text: &str, name: &str) -> Result<Self> {
         let folder = Folder::new("berth-node-")?;
-        std::fs::write(folder.path().join("machine.yaml"), &text)?;
+        std::fs::write(folder.path().join("machine.yaml"), text)?;
         let made = Self {
             name: NodeName::parse(name)?,
-            machine: Machine::parse(&text)?,
+            machine: Machine::parse(text)?,
             salt: Salt::new(name),
             faults: Faults::default(),
             folder,

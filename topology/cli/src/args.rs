@@ -94,6 +94,9 @@ pub(crate) struct TopoArgs {
     /// Read a machine file instead of this machine
     #[arg(long, value_name = "FILE", conflicts_with = "node")]
     pub(crate) machine: Option<PathBuf>,
+    /// Read a report as -o json or yaml prints it instead of this machine; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["machine", "node"])]
+    pub(crate) report: Option<PathBuf>,
     /// Read the report of a node of the cluster instead of this machine
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<String>,
@@ -128,6 +131,18 @@ pub(crate) enum TopoCommand {
     Diff(DiffArgs),
     /// Look for what is wrong with nodes; exit status 3 for an error or a warning
     Lint(LintArgs),
+    /// Make a machine file from a capture of `nvidia-smi topo -m` or `-mp`
+    Import(ImportArgs),
+}
+
+/// `berth topo import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The capture, of any driver generation, whole or in part; - is standard input
+    pub(crate) capture: PathBuf,
+    /// Write the machine file here instead of printing it; what it assumes is printed on standard error
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// What a report may come from, as the help says it.

@@ -1,5 +1,6 @@
 //! `berth topo`: one node, from this machine, from a machine file or from the cluster, in one of several forms.
 
+mod import;
 mod review;
 mod source;
 
@@ -19,12 +20,14 @@ pub(crate) async fn run(args: &TopoArgs, flags: &ClusterFlags) -> anyhow::Result
     match &args.command {
         Some(TopoCommand::Diff(diff)) => return review::diff(diff, flags).await,
         Some(TopoCommand::Lint(lint)) => return review::lint(lint, flags).await,
+        Some(TopoCommand::Import(args)) => return import::run(args),
         None => {}
     }
-    let source = match (&args.machine, &args.node) {
-        (Some(file), _) => Source::MachineFile(file.clone()),
-        (None, Some(name)) => Source::Node(name.clone()),
-        (None, None) => Source::Local,
+    let source = match (&args.machine, &args.report, &args.node) {
+        (Some(file), _, _) => Source::MachineFile(file.clone()),
+        (None, Some(file), _) => Source::File(file.clone()),
+        (None, None, Some(name)) => Source::Node(name.clone()),
+        (None, None, None) => Source::Local,
     };
     let object = source.object(&args.local, flags).await?;
     if let Some(file) = &args.svg {

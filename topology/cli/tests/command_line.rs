@@ -236,3 +236,24 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((status(&output), stderr(&output)), (0, String::new()));
 }
+
+#[test]
+fn a_capture_becomes_a_machine_file_with_its_assumptions_on_standard_error() {
+    let capture = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/captures/dgx-1v-8gpu-4nic.txt");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("node.yaml");
+    let written = berth(&["topo", "import", capture, "-o", file.to_str().unwrap()]);
+    assert_eq!((written.status.code(), written.stdout.len()), (Some(0), 0));
+    let notes = String::from_utf8(written.stderr).unwrap();
+    assert!(notes.lines().all(|line| line.starts_with("note: assumed: ")) && notes.contains("zone 1"), "{notes}");
+    let printed = berth(&["topo", "import", capture]);
+    assert_eq!(printed.stdout, std::fs::read(&file).unwrap());
+    let matrix = berth(&["topo", "-m", "--machine", file.to_str().unwrap()]);
+    assert!(String::from_utf8(matrix.stdout).unwrap().starts_with("\tGPU0\tGPU1\t"));
+
+    let bad = folder.path().join("bad.txt");
+    std::fs::write(&bad, "\tGPU0\tGPU1\tCPU Affinity\nGPU0\t X \tPIXX\t0-3\n").unwrap();
+    let refused = berth(&["topo", "import", bad.to_str().unwrap()]);
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(1) && text.contains("bad.txt:2:10: \"PIXX\" is none of"), "{text}");
+}

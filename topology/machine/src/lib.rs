@@ -86,6 +86,7 @@
 mod check;
 pub mod faults;
 pub mod identity;
+pub mod import;
 pub mod machine;
 pub mod nvml;
 pub mod render;
@@ -97,6 +98,7 @@ use berth_probe::{ProbeError, probe_facts};
 
 pub use faults::Faults;
 pub use identity::Salt;
+pub use import::{ImportError, Imported, import};
 pub use machine::{Machine, MachineError};
 
 /// The report that an agent on this machine would publish, before it has a generation.

@@ -123,6 +123,3 @@ fn follow(
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -70,6 +70,8 @@ pub(crate) enum Command {
     /// Work with the policy and kube-scheduler's configuration
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Make the certificate of the report port, where there is no cert-manager
+    Certs(CertsArgs),
     /// Print the completion script of a shell
     Completion {
         /// The shell
@@ -270,4 +272,21 @@ pub(crate) enum Mode {
     Allocate,
     /// Filter and score only: Berth cannot know which devices a pod gets
     Score,
+}
+
+/// `berth certs`.
+#[derive(Debug, Args)]
+pub(crate) struct CertsArgs {
+    /// Write ca.key, ca.crt, tls.key, tls.crt and manifests.yaml into this directory instead of printing the manifests
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Sign with ca.key and ca.crt of this directory instead of making an authority
+    #[arg(long, value_name = "DIR")]
+    pub(crate) authority: Option<PathBuf>,
+    /// A further name or IP address for the certificate; it always has those of Service berth-reports
+    #[arg(long = "name", value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Days until the certificate ends; berth-scheduler takes a new one without a restart
+    #[arg(long, value_name = "COUNT", default_value_t = 365, value_parser = clap::value_parser!(u64).range(1..=3650))]
+    pub(crate) days: u64,
 }

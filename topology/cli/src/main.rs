@@ -4,6 +4,7 @@
 
 mod api;
 mod args;
+mod certs;
 mod compare;
 mod document;
 mod explain;

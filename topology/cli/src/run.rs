@@ -10,7 +10,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::args::{Cli, Color, Command};
 use crate::render::ink::{bad, warn};
-use crate::{explain, nodes, policy, topo};
+use crate::{certs, explain, nodes, policy, topo};
 
 /// What a command came to.
 #[derive(Debug)]
@@ -79,6 +79,7 @@ fn answer(cli: &Cli, name: &str) -> anyhow::Result<Outcome> {
             Command::Nodes(args) => nodes::run(args, &cli.cluster).await,
             Command::Explain(args) => explain::run(args, &cli.cluster).await,
             Command::Policy(command) => policy::run(command, &cli.cluster).await,
+            Command::Certs(args) => certs::run(args, cli.cluster.namespace.as_deref()),
             Command::Completion { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(*shell, &mut Cli::command(), name, &mut script);

@@ -3,7 +3,6 @@
 //! kube-scheduler breaks equal scores at random, and one step of ours (weight 200 x 10) outweighs all its own scores. So
 //! either every node has a rank of its own, or equal ranks say: here the choice is yours.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::policy::ShortList;
@@ -11,74 +10,80 @@ use crate::score::Score;
 
 /// One node that fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate<'a> {
-    /// Node name: the last tie-break, so that equal clusters give equal answers.
-    pub name: &'a str,
+pub struct Candidate {
+    /// Place of its name among all names: the last tie-break, so that equal clusters give equal answers.
+    pub name_rank: u32,
     /// How good it is.
     pub score: Score,
-    /// Value of the zone label, where there is one.
-    pub zone: Option<&'a str>,
+    /// Number of the zone that its label names, where there is one.
+    pub zone: Option<u32>,
     /// Whether it carries a `PreferNoSchedule` taint.
     pub is_avoided: bool,
 }
 
-fn key<'a>(c: &Candidate<'a>) -> (Reverse<Score>, &'a str) {
-    (Reverse(c.score), c.name)
+/// A position in the candidates behind what orders it, best first. Thousands are compared in every call, most of them with
+/// equal scores, so the order is one integer.
+type Keyed = (u64, usize);
+
+/// Largest value that the order tells apart. Scores are parts per million.
+const VALUE_MAX: u32 = 0x7fff_ffff;
+
+fn keyed((position, candidate): (usize, &Candidate)) -> Keyed {
+    let Score { is_trusted, value } = candidate.score;
+    let distrust = u64::from(!is_trusted) << 63;
+    let lack = u64::from(VALUE_MAX.saturating_sub(value.0)) << 32;
+    (distrust | lack | u64::from(candidate.name_rank), position)
 }
 
 /// Positions of all candidates, best first.
 #[must_use]
-pub fn ranked(candidates: &[Candidate<'_>]) -> Vec<usize> {
-    let mut positions: Vec<usize> = (0..candidates.len()).collect();
-    positions.sort_unstable_by_key(|p| candidates.get(*p).map(key));
-    positions
+pub fn ranked(candidates: &[Candidate]) -> Vec<usize> {
+    let mut order: Vec<Keyed> = candidates.iter().enumerate().map(keyed).collect();
+    order.sort_unstable();
+    order.into_iter().map(|(_, position)| position).collect()
 }
 
 /// Positions of the candidates that a filter answer names, best first: the best `size` of all, and the best few of every
 /// zone and of the nodes without `PreferNoSchedule` taint, so that kube-scheduler still has something to choose from.
 #[must_use]
-pub fn short_list(candidates: &[Candidate<'_>], size: Option<usize>, list: ShortList) -> Vec<usize> {
+pub fn short_list(candidates: &[Candidate], size: Option<usize>, list: ShortList) -> Vec<usize> {
     let Some(size) = size.filter(|s| *s < candidates.len()) else {
         return ranked(candidates);
     };
-    let mut best: Vec<usize> = (0..candidates.len()).collect();
-    let sort_key = |p: &usize| candidates.get(*p).map(key);
-    // The best few need no order among the rest: this is linear in the nodes.
-    if let Some(last) = size.checked_sub(1) {
-        best.select_nth_unstable_by_key(last, sort_key);
-    }
-    best.truncate(size);
-    let mut strata: BTreeMap<(Option<&str>, bool), Vec<usize>> = BTreeMap::new();
+    let mut best: Vec<Keyed> = candidates.iter().enumerate().map(keyed).collect();
+    // The nodes without the taint are the stratum `None`.
+    let mut strata: BTreeMap<Option<u32>, Vec<Keyed>> = BTreeMap::new();
     if list.per_zone > 0 {
-        for (position, candidate) in candidates.iter().enumerate() {
-            if let Some(zone) = candidate.zone {
-                keep_best(strata.entry((Some(zone), false)).or_default(), position, list.per_zone, candidates);
-            }
-            if !candidate.is_avoided {
-                keep_best(strata.entry((None, true)).or_default(), position, list.per_zone, candidates);
+        for (candidate, key) in candidates.iter().zip(&best) {
+            let untainted = (!candidate.is_avoided).then_some(None);
+            for stratum in [untainted, candidate.zone.map(Some)].into_iter().flatten() {
+                keep_best(strata.entry(stratum).or_default(), *key, list.per_zone);
             }
         }
     }
+    // The best few need no order among the rest: this is linear in the nodes.
+    if let Some(last) = size.checked_sub(1) {
+        best.select_nth_unstable(last);
+    }
+    best.truncate(size);
     best.extend(strata.into_values().flatten());
-    best.sort_unstable_by_key(sort_key);
+    best.sort_unstable();
     best.dedup();
-    best
+    best.into_iter().map(|(_, position)| position).collect()
 }
 
-/// Keeps `kept` the best `count` positions, best first.
-fn keep_best(kept: &mut Vec<usize>, position: usize, count: usize, candidates: &[Candidate<'_>]) {
-    let rank = |p: usize| candidates.get(p).map(key);
-    if kept.len() >= count && kept.last().is_some_and(|worst| rank(*worst) <= rank(position)) {
+/// Keeps `kept` the best `count`, best first.
+fn keep_best(kept: &mut Vec<Keyed>, one: Keyed, count: usize) {
+    if kept.len() >= count && kept.last().is_some_and(|worst| *worst <= one) {
         return;
     }
-    let at = kept.partition_point(|k| rank(*k) <= rank(position));
-    kept.insert(at, position);
+    kept.insert(kept.partition_point(|k| *k <= one), one);
     kept.truncate(count);
 }
 
 /// Wire scores that leave nothing to chance: the worst node gets 1, every better one a step more.
 #[must_use]
-pub fn unique_ranks(candidates: &[Candidate<'_>]) -> Vec<i64> {
+pub fn unique_ranks(candidates: &[Candidate]) -> Vec<i64> {
     let mut scores = vec![0_i64; candidates.len()];
     for (rank, position) in ranked(candidates).into_iter().rev().enumerate() {
         if let Some(score) = scores.get_mut(position) {
@@ -90,9 +95,9 @@ pub fn unique_ranks(candidates: &[Candidate<'_>]) -> Vec<i64> {
 
 /// Wire scores in `steps` classes: inside a class the choice is kube-scheduler's. Nodes that are not trusted get 0.
 #[must_use]
-pub fn soft_ranks(candidates: &[Candidate<'_>], steps: u32) -> Vec<i64> {
+pub fn soft_ranks(candidates: &[Candidate], steps: u32) -> Vec<i64> {
     let steps = u64::from(steps.max(1));
-    let step = |c: &Candidate<'_>| {
+    let step = |c: &Candidate| {
         if !c.score.is_trusted {
             return 0;
         }

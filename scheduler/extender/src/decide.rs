@@ -10,7 +10,7 @@ use std::time::Instant;
 use berth_core::order::{Candidate, short_list, soft_ranks, unique_ranks};
 use berth_core::unfit::Reason as Unfitness;
 use berth_core::{Demand, Policy, Unfit};
-use berth_index::{PodUid, Snapshot, Verdict};
+use berth_index::{PodUid, Snapshot, Standing, Verdict};
 
 use crate::bind::Bind;
 use crate::cluster::Cluster;
@@ -46,27 +46,16 @@ impl Decider {
         Self { cluster, bind, mode, remembers_filtered }
     }
 
-    fn judge<'s>(
-        &self,
-        demand: &Demand,
-        names: &'s [Cow<'_, str>],
-        policy: &Arc<Policy>,
-        snapshot: &'s Snapshot,
-    ) -> Judged<'s> {
-        let positions: Vec<Option<usize>> = names.iter().map(|name| snapshot.position(name)).collect();
+    fn judge(&self, demand: &Demand, names: &[Cow<'_, str>], policy: &Arc<Policy>, snapshot: &Snapshot) -> Judged {
+        let positions = snapshot.positions(names.iter().map(AsRef::as_ref));
         let verdicts = self.cluster.evaluator.verdicts(snapshot, &positions, &demand.shape, policy);
         let mut judged = Judged::default();
         for (at, (position, verdict)) in positions.into_iter().zip(verdicts).enumerate() {
-            let slot = position.and_then(|p| snapshot.slot(p));
-            match (slot, verdict) {
-                (Some(slot), Some(Verdict::Fit(score))) => {
+            let standing = position.and_then(|p| snapshot.standing(p));
+            match (standing, verdict) {
+                (Some(Standing { name_rank, zone, is_avoided }), Some(Verdict::Fit(score))) => {
                     judged.asked.push(at);
-                    judged.fits.push(Candidate {
-                        name: slot.view.name.as_str(),
-                        score,
-                        zone: slot.zone.as_deref(),
-                        is_avoided: slot.is_avoided,
-                    });
+                    judged.fits.push(Candidate { name_rank, score, zone, is_avoided });
                 }
                 (Some(_), Some(Verdict::Unfit(reason))) => judged.unfit.push((at, reason)),
                 (_, None) | (None, _) => judged.unfit.push((at, Unfitness::UnknownNode)),
@@ -86,10 +75,10 @@ impl Decider {
 
 /// The nodes of one call, in two heaps.
 #[derive(Default)]
-struct Judged<'s> {
+struct Judged {
     /// Positions in the request of `fits`.
     asked: Vec<usize>,
-    fits: Vec<Candidate<'s>>,
+    fits: Vec<Candidate>,
     unfit: Vec<(usize, Unfitness)>,
 }
 

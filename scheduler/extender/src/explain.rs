@@ -5,11 +5,11 @@
 mod form;
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_core::demand::PodRequest;
-use berth_core::order::{Candidate, ranked};
 use berth_core::unfit::{Reason, Unfit};
 use berth_core::{Demand, Plan, Policy, plan};
 use berth_index::{Holder, NodeSlot, PodUid, Snapshot};
@@ -126,17 +126,15 @@ fn outcomes<'s>(slots: &[&'s Arc<NodeSlot>], demand: &Demand, policy: &Policy) -
         ReasonCount::of(reason, nodes.len(), examples, detail)
     };
     let mut refusals: Vec<_> = refusals.into_iter().collect();
-    refusals.sort_by_key(|(reason, nodes)| (!reason.is_passing(), std::cmp::Reverse(nodes.len())));
+    refusals.sort_by_key(|(reason, nodes)| (!reason.is_passing(), Reverse(nodes.len())));
     (plans, refusals.into_iter().map(count).collect())
 }
 
 fn options(plans: &[(&Arc<NodeSlot>, Plan)]) -> Vec<Choice> {
-    let candidate = |(slot, plan): &(&'_ Arc<NodeSlot>, Plan)| (slot.view.name.to_string(), plan.score);
-    let named: Vec<_> = plans.iter().map(candidate).collect();
-    let candidates: Vec<Candidate<'_>> =
-        named.iter().map(|(name, score)| Candidate { name, score: *score, zone: None, is_avoided: false }).collect();
-    let best = ranked(&candidates).into_iter().take(OPTIONS_MAX);
-    best.filter_map(|at| plans.get(at)).map(|(_, plan)| Choice::of(plan)).collect()
+    let mut best: Vec<&(&Arc<NodeSlot>, Plan)> = plans.iter().collect();
+    // The order of the short list.
+    best.sort_by_key(|(slot, plan)| (Reverse(plan.score), slot.view.name.as_str()));
+    best.into_iter().take(OPTIONS_MAX).map(|(_, plan)| Choice::of(plan)).collect()
 }
 
 fn summary(told: &Explanation, policy: &Policy, demand: &Demand) -> String {

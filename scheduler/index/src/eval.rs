@@ -66,20 +66,21 @@ impl Evaluator {
         let Inner { shapes, choices, calls, evaluations, .. } = &mut *inner;
         let remembered = shapes.entry(shape.clone()).or_default();
         remembered.last_call = *calls;
-        if remembered.verdicts.len() < snapshot.slots.len() {
-            remembered.verdicts.resize(snapshot.slots.len(), (0, None));
+        if remembered.verdicts.len() < snapshot.pages.len() {
+            remembered.verdicts.resize(snapshot.pages.len(), (0, None));
         }
         let one = |position: &Option<usize>| {
             let position = (*position)?;
-            let slot = snapshot.slot(position).filter(|s| s.exists)?;
+            let version = snapshot.pages.live_version(position)?;
             let known = remembered.verdicts.get_mut(position)?;
-            if known.0 != slot.version {
+            if known.0 != version {
+                let slot = snapshot.slot(position)?;
                 *evaluations = evaluations.saturating_add(1);
                 let verdict = match decide(&slot.view, shape, policy, choices) {
                     Ok(fit) => Verdict::Fit(fit.score),
                     Err(reason) => Verdict::Unfit(reason),
                 };
-                *known = (slot.version, Some(verdict));
+                *known = (version, Some(verdict));
             }
             known.1
         };

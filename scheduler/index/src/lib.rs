@@ -9,6 +9,8 @@ mod eval;
 mod event;
 mod hold;
 mod ledger;
+mod pages;
+mod roll;
 mod snapshot;
 mod state;
 
@@ -22,6 +24,7 @@ use berth_model::NodeName;
 pub use eval::{Evaluator, Verdict};
 pub use event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
 pub use ledger::Holder;
+pub use roll::Standing;
 pub use snapshot::{NodeSlot, Snapshot};
 use state::State;
 
@@ -64,7 +67,7 @@ impl Index {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         if self.is_dirty.swap(false, Ordering::AcqRel) {
-            let state = self.lock();
+            let mut state = self.lock();
             // Stored under the lock, so that an older snapshot never follows a newer one.
             self.published.store(Arc::new(state.snapshot()));
         }

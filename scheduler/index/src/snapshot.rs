@@ -1,11 +1,12 @@
 //! What readers see: an immutable picture of the cluster.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use berth_core::NodeView;
 
 use crate::ledger::Holder;
+use crate::pages::Pages;
+use crate::roll::{Roll, Standing};
 
 /// One node of a snapshot.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,8 +28,8 @@ pub struct NodeSlot {
 /// The cluster at one moment.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    pub(crate) slots: Vec<Option<Arc<NodeSlot>>>,
-    pub(crate) positions: Arc<HashMap<Arc<str>, usize>>,
+    pub(crate) pages: Pages,
+    pub(crate) roll: Arc<Roll>,
     pub(crate) hold_count: usize,
 }
 
@@ -36,13 +37,25 @@ impl Snapshot {
     /// A node's position; stable as long as the node exists.
     #[must_use]
     pub fn position(&self, name: &str) -> Option<usize> {
-        self.positions.get(name).copied()
+        self.roll.position(name)
+    }
+
+    /// The positions of the names of one call, in their order.
+    #[must_use]
+    pub fn positions<'n>(&self, names: impl Iterator<Item = &'n str>) -> Vec<Option<usize>> {
+        self.roll.positions(names)
     }
 
     /// The node at a position.
     #[must_use]
     pub fn slot(&self, position: usize) -> Option<&Arc<NodeSlot>> {
-        self.slots.get(position).and_then(Option::as_ref)
+        self.pages.slot(position)
+    }
+
+    /// What orders the node at a position.
+    #[must_use]
+    pub fn standing(&self, position: usize) -> Option<Standing> {
+        self.roll.standing(position)
     }
 
     /// A node by name.
@@ -53,7 +66,7 @@ impl Snapshot {
 
     /// All nodes, in no promised order.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<NodeSlot>> {
-        self.slots.iter().flatten()
+        self.pages.slots()
     }
 
     /// How many holds there are.

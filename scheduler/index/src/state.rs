@@ -10,6 +10,8 @@ use berth_model::{NodeName, NodeTopology};
 use crate::event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
 use crate::hold::{Hold, Holds};
 use crate::ledger::NodeEntry;
+use crate::pages::Pages;
+use crate::roll::{Roll, Standing};
 use crate::snapshot::{NodeSlot, Snapshot};
 
 /// UIDs of pods that are gone, remembered so that a list older than the watch cannot bring them back. A list is at most
@@ -26,8 +28,11 @@ pub(crate) struct State {
     grave_set: BTreeSet<PodUid>,
     holds: Holds,
     fabrics: BTreeSet<Arc<Fabric>>,
-    slots: Vec<Option<Arc<NodeSlot>>>,
-    positions: Arc<HashMap<Arc<str>, usize>>,
+    pages: Pages,
+    positions: BTreeMap<NodeName, usize>,
+    roll: Arc<Roll>,
+    /// Whether a node came, went or was labelled anew since the roll was made.
+    is_roll_old: bool,
     version: u64,
 }
 
@@ -41,8 +46,10 @@ impl Default for State {
             grave_set: BTreeSet::new(),
             holds: Holds::default(),
             fabrics: BTreeSet::new(),
-            slots: Vec::new(),
-            positions: Arc::default(),
+            pages: Pages::default(),
+            positions: BTreeMap::new(),
+            roll: Arc::default(),
+            is_roll_old: false,
             version: 0,
         }
     }
@@ -230,33 +237,40 @@ impl State {
             is_avoided: entry.facts.as_ref().is_some_and(|f| f.is_avoided),
             holders,
         };
-        let position = self.positions.get(name.as_str()).copied().unwrap_or_else(|| {
-            let position = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
-            Arc::make_mut(&mut self.positions).insert(Arc::from(name.as_str()), position);
-            position
-        });
-        if position >= self.slots.len() {
-            self.slots.resize(position.saturating_add(1), None);
-        }
-        if let Some(place) = self.slots.get_mut(position) {
-            *place = Some(Arc::new(slot));
-        }
+        let stood = self.slot(name).map(|s| (s.zone.as_deref(), s.is_avoided));
+        self.is_roll_old |= stood != Some((slot.zone.as_deref(), slot.is_avoided));
+        let position = self.positions.get(name).copied().unwrap_or_else(|| self.pages.free_position());
+        self.positions.entry(name.clone()).or_insert(position);
+        self.pages.put(position, Some(Arc::new(slot)));
     }
 
     fn slot(&self, name: &NodeName) -> Option<&NodeSlot> {
-        let position = self.positions.get(name.as_str())?;
-        self.slots.get(*position)?.as_deref()
+        self.pages.slot(*self.positions.get(name)?).map(Arc::as_ref)
     }
 
     fn drop_slot(&mut self, name: &NodeName) {
-        let position = Arc::make_mut(&mut self.positions).remove(name.as_str());
-        if let Some(place) = position.and_then(|p| self.slots.get_mut(p)) {
-            *place = None;
+        if let Some(position) = self.positions.remove(name) {
+            self.pages.put(position, None);
+            self.is_roll_old = true;
         }
     }
 
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot { slots: self.slots.clone(), positions: Arc::clone(&self.positions), hold_count: self.holds.count() }
+    pub(crate) fn snapshot(&mut self) -> Snapshot {
+        if std::mem::take(&mut self.is_roll_old) {
+            self.roll = Arc::new(self.call_the_roll());
+        }
+        Snapshot { pages: self.pages.clone(), roll: Arc::clone(&self.roll), hold_count: self.holds.count() }
+    }
+
+    fn call_the_roll(&self) -> Roll {
+        let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
+        // Positions are in the order of their names.
+        Roll::of((0..).zip(&self.positions).filter_map(|(name_rank, (name, position))| {
+            let slot = self.pages.slot(*position)?;
+            let next = u32::try_from(zones.len()).unwrap_or(u32::MAX);
+            let zone = slot.zone.as_deref().map(|zone| *zones.entry(zone).or_insert(next));
+            Some((name.as_str(), *position, Standing { name_rank, zone, is_avoided: slot.is_avoided }))
+        }))
     }
 
     pub(crate) fn plan_and_hold(

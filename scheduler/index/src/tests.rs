@@ -1,5 +1,6 @@
 //! Claims about the index: rebuilt equals lived through, holds, imprecision, growth, and cached verdicts.
 
+mod positions;
 mod properties;
 mod truth;
 

@@ -4,27 +4,17 @@ use super::*;
 use crate::score::Ppm;
 use std::collections::BTreeSet;
 
-fn candidates(names: &[String], seed: u32) -> Vec<Candidate<'_>> {
-    let zones = ["a", "b", "c"];
-    let one = |(i, name): (usize, &'_ String)| {
-        let mixed = u32::try_from(i).unwrap().wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8;
-        (mixed, name.clone())
+fn candidates(count: u32, seed: u32) -> Vec<Candidate> {
+    let one = |i: u32| {
+        let m = i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8;
+        Candidate {
+            name_rank: i,
+            score: Score { is_trusted: !m.is_multiple_of(7), value: Ppm(m % 40 * 25_000) },
+            zone: Some(m % 5).filter(|zone| *zone < 3),
+            is_avoided: !m.is_multiple_of(3),
+        }
     };
-    let mixed: Vec<(u32, String)> = names.iter().enumerate().map(one).collect();
-    names
-        .iter()
-        .zip(mixed)
-        .map(|(name, (m, _))| Candidate {
-            name,
-            score: Score { is_trusted: m % 7 != 0, value: Ppm(m % 40 * 25_000) },
-            zone: zones.get(usize::try_from(m % 5).unwrap()).copied(),
-            is_avoided: m % 3 != 0,
-        })
-        .collect()
-}
-
-fn names(count: usize) -> Vec<String> {
-    (0..count).map(|i| format!("n{i:04}")).collect()
+    (0..count).map(one).collect()
 }
 
 const LIST: ShortList = ShortList { size: Some(8), size_soft: None, per_zone: 2 };
@@ -32,12 +22,11 @@ const LIST: ShortList = ShortList { size: Some(8), size_soft: None, per_zone: 2 
 #[test]
 fn the_short_list_is_what_sorting_everything_would_give() {
     for seed in 0..40 {
-        let names = names(97);
-        let all = candidates(&names, seed);
+        let all = candidates(97, seed);
         let listed = short_list(&all, Some(8), LIST);
         let order = ranked(&all);
         let mut expected: BTreeSet<usize> = order.iter().take(8).copied().collect();
-        for zone in ["a", "b", "c"] {
+        for zone in [0, 1, 2] {
             expected.extend(order.iter().filter(|p| all[**p].zone == Some(zone)).take(2));
         }
         expected.extend(order.iter().filter(|p| !all[**p].is_avoided).take(2));
@@ -48,8 +37,7 @@ fn the_short_list_is_what_sorting_everything_would_give() {
 
 #[test]
 fn a_list_longer_than_the_cluster_or_none_names_everybody() {
-    let names = names(5);
-    let all = candidates(&names, 1);
+    let all = candidates(5, 1);
     assert_eq!(short_list(&all, Some(5), LIST).len(), 5);
     assert_eq!(short_list(&all, None, LIST).len(), 5);
     assert!(short_list(&[], Some(5), LIST).is_empty());
@@ -57,8 +45,7 @@ fn a_list_longer_than_the_cluster_or_none_names_everybody() {
 
 #[test]
 fn unique_ranks_differ_everywhere_and_follow_the_scores() {
-    let names = names(50);
-    let all = candidates(&names, 3);
+    let all = candidates(50, 3);
     let ranks = unique_ranks(&all);
     assert_eq!(ranks.iter().collect::<BTreeSet<_>>().len(), 50);
     for a in 0..50 {
@@ -71,8 +58,7 @@ fn unique_ranks_differ_everywhere_and_follow_the_scores() {
 
 #[test]
 fn soft_ranks_have_few_steps_and_never_turn_the_order_round() {
-    let names = names(50);
-    let all = candidates(&names, 5);
+    let all = candidates(50, 5);
     let ranks = soft_ranks(&all, 4);
     assert!(ranks.iter().collect::<BTreeSet<_>>().len() <= 5);
     for a in 0..50 {
@@ -85,8 +71,19 @@ fn soft_ranks_have_few_steps_and_never_turn_the_order_round() {
 
 #[test]
 fn equal_scores_fall_to_the_name() {
-    let names = names(3);
-    let same = Score { is_trusted: true, value: Ppm(5) };
-    let all: Vec<_> = names.iter().map(|name| Candidate { name, score: same, zone: None, is_avoided: false }).collect();
-    assert_eq!(ranked(&all), [0, 1, 2]);
+    let score = Score { is_trusted: true, value: Ppm(5) };
+    let named = |name_rank| Candidate { name_rank, score, zone: None, is_avoided: false };
+    assert_eq!(ranked(&[named(2), named(0), named(1)]), [1, 2, 0]);
+}
+
+#[test]
+fn trust_comes_before_value_and_value_before_the_name() {
+    let one = |is_trusted, value, name_rank| Candidate {
+        name_rank,
+        score: Score { is_trusted, value: Ppm(value) },
+        zone: None,
+        is_avoided: false,
+    };
+    let all = [one(false, 1_000_000, 0), one(true, 0, 1), one(true, 1, u32::MAX), one(true, 1_000_000, 7)];
+    assert_eq!(ranked(&all), [3, 2, 1, 0]);
 }

@@ -7,6 +7,7 @@
 mod answer;
 mod args;
 mod go;
+mod names;
 mod pod;
 mod watched;
 

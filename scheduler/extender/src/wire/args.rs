@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::go::{Given, go_struct};
+use super::names;
 use super::pod::Pod;
 
 /// Most node names in one call. Twenty times the supported cluster size; bounds the memory that a 16 MiB body of short names
@@ -78,11 +79,23 @@ pub enum DecodeError {
 /// # Errors
 /// [`DecodeError`], naming the field.
 pub fn decode_extender_args(body: &[u8]) -> Result<ExtenderArgs<'_>, DecodeError> {
-    let args: ExtenderArgs<'_> = decode(body, "ExtenderArgs")?;
+    let args: ExtenderArgs<'_> = match names::split(body).and_then(|(rest, names)| with_names(&rest, names)) {
+        Some(args) => args,
+        None => decode(body, "ExtenderArgs")?,
+    };
     match &args.node_names {
         Some(names) if names.len() > NODE_NAMES_MAX => Err(DecodeError::TooManyNames { count: names.len() }),
         Some(_) | None => Ok(args),
     }
+}
+
+/// Decodes a body whose names were taken out. `None` where the body cannot be what the split took it for.
+fn with_names<'a>(rest: &[u8], names: Vec<Cow<'a, str>>) -> Option<ExtenderArgs<'a>> {
+    let mut deserializer = serde_json::Deserializer::from_slice(rest);
+    let ExtenderArgs { pod, nodes, .. } = ExtenderArgs::deserialize(&mut deserializer).ok()?;
+    // More than one value: the names were not of the first, which is the only one that counts.
+    deserializer.end().ok()?;
+    Some(ExtenderArgs { pod, nodes, node_names: Some(names) })
 }
 
 /// Decodes the body of bind. All four fields must be filled: a binding without UID could hit a later pod of the same name.

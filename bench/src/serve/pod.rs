@@ -30,7 +30,9 @@ impl Template {
     /// # Errors
     /// A defect: the pod has no place for its UID.
     pub(super) fn new(pod: &Value, names: &[String]) -> Result<Self> {
-        let text = serde_json::to_string(&json!({"Pod": pod, "Nodes": null, "NodeNames": names}))?;
+        // In the order of Go's struct: a JSON value of serde_json would sort its keys.
+        let names = serde_json::to_string(names)?;
+        let text = format!(r#"{{"Pod":{pod},"Nodes":null,"NodeNames":{names}}}"#);
         let start = text.find(UID_PLACE).context("the pod has no UID")?;
         Ok(Self { text: text.into_bytes(), uid: start..start + UID_PLACE.len() })
     }

@@ -132,8 +132,16 @@ impl MadeNode {
     /// # Errors
     /// Berth's programs do not build.
     pub fn agent(&self, kubeconfig: &Path) -> Result<ProcessSpec> {
+        self.agent_polling(kubeconfig, POLL_INTERVAL)
+    }
+
+    /// As [`MadeNode::agent`], of an agent that reads the hardware as often as said.
+    ///
+    /// # Errors
+    /// As [`MadeNode::agent`].
+    pub fn agent_polling(&self, kubeconfig: &Path, interval: &str) -> Result<ProcessSpec> {
         let spec = ProcessSpec::new(format!("agent-{}", self.name), &binaries()?.agent)
-            .args(["--admin-address", "127.0.0.1:0", "--poll-interval", POLL_INTERVAL])
+            .args(["--admin-address", "127.0.0.1:0", "--poll-interval", interval])
             .arg("--kubeconfig")
             .arg(kubeconfig)
             .args(self.arguments(&binaries()?.fake_nvml));

@@ -16,7 +16,7 @@ fn made(machine: &str) -> MadeNode {
 
 fn config(made: &MadeNode) -> ProbeConfig {
     let node = NodeName::parse(made.name()).unwrap();
-    ProbeConfig { nvml_library: Some(made.library().unwrap()), root: made.root(), node }
+    ProbeConfig { nvml_library: Some(made.library().unwrap()), ..ProbeConfig::new(made.root(), node) }
 }
 
 fn report(made: &MadeNode) -> NodeTopology {

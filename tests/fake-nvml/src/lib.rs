@@ -9,12 +9,14 @@
 #![allow(unsafe_code, reason = "the C interface of NVML is made of raw pointers")]
 
 pub mod device;
+pub mod events;
 pub mod nvlink;
 mod out;
 mod state;
 pub mod system;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use nvml_wrapper_sys::bindings::{
     nvmlReturn_enum_NVML_ERROR_FUNCTION_NOT_FOUND, nvmlReturn_enum_NVML_ERROR_GPU_IS_LOST,
@@ -53,6 +55,11 @@ pub const SYMBOLS: &[&str] = &[
     "nvmlDeviceGetMemoryAffinity",
     "nvmlDeviceGetNumaNodeId",
     "nvmlDeviceGetTopologyCommonAncestor",
+    "nvmlDeviceGetSupportedEventTypes",
+    "nvmlDeviceRegisterEvents",
+    "nvmlEventSetCreate",
+    "nvmlEventSetWait_v2",
+    "nvmlEventSetFree",
     "nvmlDeviceGetNvLinkState",
     "nvmlDeviceGetNvLinkRemotePciInfo_v2",
     "nvmlDeviceGetNvLinkRemoteDeviceType",
@@ -64,6 +71,8 @@ pub(crate) struct Refusal(nvmlReturn_t);
 
 impl Refusal {
     pub(crate) const INVALID_ARGUMENT: Self = Self(nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT);
+    /// No answer yet: the call is tried again until the GPU no longer hangs. Never leaves this library.
+    pub(crate) const HANGS: Self = Self(nvmlReturn_t::MAX);
     pub(crate) const UNKNOWN: Self = Self(nvmlReturn_enum_NVML_ERROR_UNKNOWN);
     const UNINITIALIZED: Self = Self(nvmlReturn_enum_NVML_ERROR_UNINITIALIZED);
     const FUNCTION_NOT_FOUND: Self = Self(nvmlReturn_enum_NVML_ERROR_FUNCTION_NOT_FOUND);
@@ -81,6 +90,7 @@ impl From<&NvmlFailure> for Refusal {
             NvmlFailure::Lost => nvmlReturn_enum_NVML_ERROR_GPU_IS_LOST,
             NvmlFailure::ResetRequired => nvmlReturn_enum_NVML_ERROR_RESET_REQUIRED,
             NvmlFailure::NoPermission => nvmlReturn_enum_NVML_ERROR_NO_PERMISSION,
+            NvmlFailure::Hung => return Self::HANGS,
             NvmlFailure::Other(_) => nvmlReturn_enum_NVML_ERROR_UNKNOWN,
         })
     }
@@ -96,15 +106,25 @@ fn guarded(body: impl FnOnce(&mut State) -> Result<(), Refusal>) -> nvmlReturn_t
     }
 }
 
-/// Runs the body of a call that needs an initialised library and may be declared absent.
-fn answered(symbol: &str, body: impl FnOnce(&Session) -> Result<(), Refusal>) -> nvmlReturn_t {
-    guarded(|state| {
-        let session = state.session().ok_or(Refusal::UNINITIALIZED)?;
-        if session.lacks(symbol) {
-            return Err(Refusal::FUNCTION_NOT_FOUND);
+/// How often a call that hangs looks whether it still should.
+const HANGS_POLL: Duration = Duration::from_millis(10);
+
+/// Runs the body of a call that needs an initialised library and may be declared absent. It does not return while its GPU hangs, and
+/// holds up no other call meanwhile.
+fn answered(symbol: &str, body: impl Fn(&Session) -> Result<(), Refusal>) -> nvmlReturn_t {
+    loop {
+        let code = guarded(|state| {
+            let session = state.session().ok_or(Refusal::UNINITIALIZED)?;
+            if session.lacks(symbol) {
+                return Err(Refusal::FUNCTION_NOT_FOUND);
+            }
+            body(session)
+        });
+        if Refusal(code) != Refusal::HANGS {
+            return code;
         }
-        body(session)
-    })
+        std::thread::sleep(HANGS_POLL);
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! The library's state: which machine, what is broken now, and which handles are ours.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr, c_void};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use berth_machine::faults::FaultEvent;
 use berth_machine::machine::MachineGpu;
 use berth_machine::{Faults, Machine, Salt, nvml};
 use berth_probe::facts::{DRIVER_NOT_LOADED, LIBRARY_INCOMPLETE, NvmlDevice, NvmlFacts, NvmlNode};
@@ -17,12 +19,14 @@ use crate::Refusal;
 
 /// One byte per GPU of a machine: a handle is the address of its byte, so that a stranger's handle is told apart.
 static HANDLES: [u8; 64] = [0; 64];
-static STATE: Mutex<State> = Mutex::new(State { session: None, init_count: 0 });
+static STATE: Mutex<State> = Mutex::new(State { session: None, init_count: 0, told: BTreeSet::new() });
 
 /// What the library remembers between calls.
 pub(crate) struct State {
     session: Option<Session>,
     init_count: u32,
+    /// Ids of events that were told. They outlive the session: what a process was told is not news after a driver reload.
+    told: BTreeSet<u64>,
 }
 
 impl State {
@@ -39,6 +43,7 @@ impl State {
                 Refusal::UNKNOWN
             })?;
             session.node()?;
+            pin();
             self.session = Some(session);
         }
         self.init_count = self.init_count.saturating_add(1);
@@ -61,6 +66,24 @@ impl State {
         let session = self.session.as_mut()?;
         session.refresh();
         Some(session)
+    }
+
+    /// The next event that was not told, of a registered GPU or of none; `None` when there is none now.
+    pub(crate) fn next_event(
+        &mut self,
+        registered: &BTreeSet<usize>,
+    ) -> Result<Option<(nvmlDevice_t, FaultEvent)>, Refusal> {
+        let session = self.session().ok_or(Refusal::UNINITIALIZED)?;
+        session.node()?;
+        let events = session.faults.events.clone();
+        let is_heard = |e: &FaultEvent| e.gpu.is_none_or(|gpu| registered.contains(&usize::from(gpu)));
+        let Some(event) = events.into_iter().find(|e| is_heard(e) && !self.told.contains(&e.id)) else {
+            return Ok(None);
+        };
+        self.told.insert(event.id);
+        let handle = event.gpu.and_then(|gpu| HANDLES.get(usize::from(gpu)));
+        let handle = handle.map_or(std::ptr::null_mut(), |handle| std::ptr::from_ref(handle).cast_mut().cast());
+        Ok(Some((handle, event)))
     }
 }
 
@@ -143,9 +166,15 @@ impl Session {
         Ok((std::ptr::from_ref(handle).cast_mut().cast(), device))
     }
 
+    /// The position in the machine file of the GPU behind a handle.
+    pub(crate) fn position(handle: nvmlDevice_t) -> Result<usize, Refusal> {
+        let offset = handle.addr().checked_sub(HANDLES.as_ptr().addr()).ok_or(Refusal::INVALID_ARGUMENT)?;
+        if offset < HANDLES.len() { Ok(offset) } else { Err(Refusal::INVALID_ARGUMENT) }
+    }
+
     /// What stands behind a handle: its NVML index now, its answers, and its GPU of the machine.
     pub(crate) fn by_handle(&self, handle: nvmlDevice_t) -> Result<(usize, &NvmlDevice, &MachineGpu), Refusal> {
-        let offset = handle.addr().checked_sub(HANDLES.as_ptr().addr()).ok_or(Refusal::INVALID_ARGUMENT)?;
+        let offset = Self::position(handle)?;
         let mut listed = nvml::listed(&self.machine, &self.faults).enumerate();
         let found = listed.find(|(_, gpu)| usize::from(*gpu) == offset);
         let (index, gpu) = found.ok_or(Refusal::INVALID_ARGUMENT)?;
@@ -162,8 +191,21 @@ fn configured(variable: &str, name: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// A file beside the library: the loader knows where it took this code from.
+/// Keeps the library loaded when the program lets go of it: which events were told must outlive a driver session.
+fn pin() {
+    let Ok(path) = own_path() else { return };
+    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return };
+    // SAFETY: a C string that lives over the call; the library is loaded already, so nothing of it runs.
+    unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD | libc::RTLD_NODELETE) };
+}
+
+/// A file beside the library.
 fn beside_library(name: &str) -> Result<PathBuf, String> {
+    Ok(own_path()?.with_file_name(name))
+}
+
+/// Where this library is: the loader knows where it took this code from.
+fn own_path() -> Result<PathBuf, String> {
     let mut info = libc::Dl_info {
         dli_fname: std::ptr::null(),
         dli_fbase: std::ptr::null_mut(),
@@ -178,5 +220,5 @@ fn beside_library(name: &str) -> Result<PathBuf, String> {
     }
     // SAFETY: dladdr succeeded, so the name is a C string that lives as long as the library is loaded.
     let path = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(info.dli_fname) }.to_bytes()));
-    Ok(path.with_file_name(name))
+    Ok(path.to_owned())
 }

@@ -1,9 +1,13 @@
 //! Command line and environment of the agent. No rule but the form of each value.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use berth_probe::xid::APPLICATION_XIDS;
 use clap::{Parser, ValueEnum};
 
 use crate::stream::Endpoint;
@@ -30,6 +34,14 @@ pub(crate) struct Args {
     /// How long between two readings of the hardware, e.g. 10s.
     #[arg(long, env = "BERTH_POLL_INTERVAL", value_name = "TIME", default_value = "10s", value_parser = interval)]
     pub(crate) poll_interval: Duration,
+
+    /// How long a GPU may take to answer before it is reported as unreachable, e.g. 10s; the driver as a whole gets three times as long.
+    #[arg(long, env = "BERTH_GPU_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = interval)]
+    pub(crate) gpu_timeout: Duration,
+
+    /// Xids that blame the application and say nothing about the GPU; an empty text for none.
+    #[arg(long, env = "BERTH_XIDS_IGNORED", value_name = "NUMBERS", default_value_t = Xids::default())]
+    pub(crate) xids_ignored: Xids,
 
     /// How long until the agent looks whether its object is still as it left it, e.g. 5m.
     #[arg(long, env = "BERTH_VERIFY_INTERVAL", value_name = "TIME", default_value = "5m", value_parser = interval)]
@@ -63,6 +75,32 @@ pub(crate) struct Args {
     /// Form of the printed report.
     #[arg(short, long, value_enum, default_value_t = Format::Yaml, requires = "once")]
     pub(crate) output: Format,
+}
+
+/// Numbers of driver errors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Xids(pub(crate) BTreeSet<u64>);
+
+impl Default for Xids {
+    fn default() -> Self {
+        Self(BTreeSet::from(APPLICATION_XIDS))
+    }
+}
+
+impl fmt::Display for Xids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.iter().map(u64::to_string).collect::<Vec<_>>().join(","))
+    }
+}
+
+impl FromStr for Xids {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split(',').map(str::trim).filter(|number| !number.is_empty());
+        let wrong = |number: &str| format!("{number:?}: whole numbers with commas between are right, e.g. 13,31");
+        numbers.map(|number| number.parse().map_err(|_| wrong(number))).collect::<Result<_, _>>().map(Self)
+    }
 }
 
 /// Form of a printed report.
@@ -101,6 +139,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_ignored_xids_are_those_of_the_device_plugin_unless_said() {
+        let xids = |text: &[&str]| {
+            let line = ["berth-agent", "--once"].iter().chain(text);
+            Args::try_parse_from(line).map(|args| args.xids_ignored.0)
+        };
+        assert_eq!(xids(&[]).unwrap(), BTreeSet::from(APPLICATION_XIDS));
+        assert_eq!(xids(&["--xids-ignored", "94, 13"]).unwrap(), BTreeSet::from([13, 94]));
+        assert_eq!(xids(&["--xids-ignored", ""]).unwrap(), BTreeSet::new());
+        assert!(xids(&["--xids-ignored", "13;31"]).unwrap_err().to_string().contains("whole numbers"));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Readings of the hardware, off the async threads: a driver call may hang for minutes or for ever.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use berth_model::NodeTopology;
+use berth_probe::facts::GpuEvent;
 use berth_probe::{ProbeConfig, Prober};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// Reads one machine, one reading at a time.
@@ -14,6 +17,8 @@ pub(crate) struct Hardware {
     /// Absent while a reading is under way.
     prober: Option<Prober>,
     reading: Option<JoinHandle<(Prober, Result<NodeTopology>, Duration)>>,
+    /// Told when the driver has news.
+    news: Arc<Notify>,
 }
 
 /// A finished reading.
@@ -23,11 +28,18 @@ pub(crate) struct Reading {
     pub(crate) outcome: Result<NodeTopology>,
     /// How long the reading took.
     pub(crate) duration: Duration,
+    /// What the driver told before it.
+    pub(crate) events: Vec<GpuEvent>,
 }
 
 impl Hardware {
     pub(crate) fn new(config: ProbeConfig) -> Self {
-        Self { config, prober: None, reading: None }
+        Self { config, prober: None, reading: None, news: Arc::default() }
+    }
+
+    /// Is told once when the driver had news since it was last waited for.
+    pub(crate) fn news(&self) -> Arc<Notify> {
+        Arc::clone(&self.news)
     }
 
     /// Whether a reading is under way.
@@ -40,7 +52,10 @@ impl Hardware {
         if self.is_reading() {
             return;
         }
-        let mut prober = self.prober.take().unwrap_or_else(|| Prober::new(self.config.clone()));
+        let mut prober = self.prober.take().unwrap_or_else(|| {
+            let news = Arc::clone(&self.news);
+            Prober::with_events(self.config.clone(), Arc::new(move || news.notify_one()))
+        });
         self.reading = Some(tokio::task::spawn_blocking(move || {
             let started = Instant::now();
             let outcome = prober.probe(previous.as_ref()).context("read the hardware");
@@ -57,13 +72,14 @@ impl Hardware {
         self.reading = None;
         match joined {
             Ok((prober, outcome, duration)) => {
+                let events = prober.events().to_vec();
                 self.prober = Some(prober);
-                Reading { outcome, duration }
+                Reading { outcome, duration, events }
             }
             // The prober went with the panic; the next reading makes a new one.
             Err(error) => {
                 let outcome = Err(error).context("the reading of the hardware panicked");
-                Reading { outcome, duration: Duration::ZERO }
+                Reading { outcome, duration: Duration::ZERO, events: Vec::new() }
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use berth_model::{Driver, NodeTopology};
+use berth_probe::facts::GpuEvent;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -27,6 +28,11 @@ struct HealthLabel {
     health: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
 /// All metrics, shared by reference.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -34,6 +40,7 @@ pub(crate) struct Metrics {
     publish: Family<ResultLabel, Counter>,
     probe: Family<ResultLabel, Counter>,
     probe_duration: Histogram,
+    events: Family<KindLabel, Counter>,
     gpus: Family<HealthLabel, Gauge>,
     generation: Gauge,
     nvml_up: Gauge,
@@ -55,6 +62,8 @@ impl Metrics {
         let probe_duration = Histogram::new(DURATION_BUCKETS);
         let text = "Duration of a reading of the hardware";
         registry.register_with_unit("probe_duration", text, Unit::Seconds, probe_duration.clone());
+        let events = Family::<KindLabel, Counter>::default();
+        registry.register("gpu_events", "Events of the driver by kind: xid, other, failed", events.clone());
         let gpus = Family::<HealthLabel, Gauge>::default();
         registry.register("gpus", "GPUs of the last reading by health: healthy, unhealthy, unknown", gpus.clone());
         let generation = Gauge::default();
@@ -77,7 +86,10 @@ impl Metrics {
         for result in ["ok", "failed"] {
             probe.get_or_create(&ResultLabel { result }).inc_by(0);
         }
-        Self { registry, publish, probe, probe_duration, gpus, generation, nvml_up, streams, stream_reports }
+        for kind in ["xid", "other", "failed"] {
+            events.get_or_create(&KindLabel { kind }).inc_by(0);
+        }
+        Self { registry, publish, probe, probe_duration, events, gpus, generation, nvml_up, streams, stream_reports }
     }
 
     /// Counts a reading; a failed one leaves the gauges at the last good one.
@@ -92,6 +104,16 @@ impl Metrics {
             self.gpus.get_or_create(&HealthLabel { health }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.nvml_up.set(i64::from(matches!(read.parts().driver, Driver::Loaded(_))));
+    }
+
+    /// Counts what the driver told.
+    pub(crate) fn event(&self, event: &GpuEvent) {
+        let kind = match event {
+            GpuEvent::Xid { .. } => "xid",
+            GpuEvent::Other { .. } => "other",
+            GpuEvent::WaitFailed(_) => "failed",
+        };
+        self.events.get_or_create(&KindLabel { kind }).inc();
     }
 
     /// Counts a write.
@@ -134,12 +156,15 @@ mod tests {
         let metrics = Metrics::new();
         metrics.published("ok");
         metrics.probed(None, Duration::from_millis(3));
+        metrics.event(&GpuEvent::Xid { uuid: None, xid: 79 });
         let text = metrics.text();
         for line in [
             "berth_agent_publish_total{result=\"ok\"} 1",
             "berth_agent_publish_total{result=\"refused\"} 0",
             "berth_agent_probe_total{result=\"failed\"} 1",
             "berth_agent_probe_duration_seconds_count 1",
+            "berth_agent_gpu_events_total{kind=\"xid\"} 1",
+            "berth_agent_gpu_events_total{kind=\"failed\"} 0",
             "berth_agent_generation 0",
             "berth_agent_nvml_up 0",
             "berth_agent_streams 0",

@@ -32,6 +32,9 @@ const WORKER_THREADS: usize = 2;
 /// A reading that takes longer than the slowest first start of a driver is told once: the machine or its driver hangs.
 const READING_SLOW_AFTER: Duration = Duration::from_secs(30);
 
+/// The first event is read at once; the next ones within this time are read together. A GPU that fails tells so many times.
+const EVENTS_TOGETHER: Duration = Duration::from_millis(250);
+
 /// A refusal is asked about this much more slowly than an outage.
 const REFUSAL_SLOWNESS: u32 = 2;
 
@@ -56,7 +59,12 @@ pub(crate) fn main(args: Args) -> Result<()> {
 
 fn probe_config(args: &Args, node: &str) -> Result<ProbeConfig> {
     let node = NodeName::parse(node).context("--node-name or NODE_NAME")?;
-    Ok(ProbeConfig { nvml_library: args.nvml_library.clone(), root: args.root.clone(), node })
+    Ok(ProbeConfig {
+        nvml_library: args.nvml_library.clone(),
+        gpu_within: args.gpu_timeout,
+        xids_ignored: args.xids_ignored.0.clone(),
+        ..ProbeConfig::new(args.root.clone(), node)
+    })
 }
 
 /// Prints the report of this machine as the object that would be published.
@@ -151,16 +159,24 @@ impl Reporter {
         let mut verify_at = probe_at + self.verify_interval;
         let mut publish_at: Option<Instant> = None;
         let mut slow_at: Option<Instant> = None;
+        let (news, mut events_at, mut is_due) = (self.hardware.news(), probe_at, false);
         loop {
             tokio::select! {
+                () = news.notified() => {
+                    // During a reading the news may be too late for it, so there is one more.
+                    probe_at = probe_at.min(events_at.max(Instant::now()));
+                    is_due = true;
+                }
                 reading = self.hardware.finished() => {
                     slow_at = None;
-                    probe_at = Instant::now() + self.poll_interval;
+                    probe_at = if is_due { events_at } else { Instant::now() + self.poll_interval };
                     if self.take(reading) {
                         publish_at.get_or_insert_with(Instant::now);
                     }
                 }
                 () = sleep_until(probe_at), if !self.hardware.is_reading() => {
+                    is_due = false;
+                    events_at = Instant::now() + EVENTS_TOGETHER;
                     self.hardware.start(self.last_good.clone());
                     slow_at = Some(Instant::now() + READING_SLOW_AFTER);
                 }
@@ -207,6 +223,10 @@ impl Reporter {
     /// Takes a reading; false when there is nothing to publish.
     fn take(&mut self, reading: Reading) -> bool {
         self.metrics.probed(reading.outcome.as_ref().ok(), reading.duration);
+        for event in &reading.events {
+            self.metrics.event(event);
+            tracing::warn!(event = ?event, "the driver has news");
+        }
         let read = match reading.outcome {
             Ok(read) => read,
             Err(error) => {

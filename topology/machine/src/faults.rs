@@ -6,7 +6,7 @@ use berth_model::{Link, NicName};
 
 use crate::check::refuse;
 use crate::machine::{Machine, MachineError};
-use crate::spec::{self, DriverFaultSpec, FaultsSpec};
+use crate::spec::{self, DriverFaultSpec, EventSpec, FaultsSpec};
 
 /// What is broken. The default is nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,6 +15,10 @@ pub struct Faults {
     pub gpus: BTreeMap<u8, GpuFault>,
     /// GPUs that NVML no longer lists; later indexes move up.
     pub unlisted: BTreeSet<u8>,
+    /// GPUs whose MIG mode is another than the machine file says, where it says one.
+    pub mig_flipped: BTreeSet<u8>,
+    /// What the driver tells unasked, each once in the life of a process.
+    pub events: Vec<FaultEvent>,
     /// NVLinks that are down, as GPU index and link number. Their other ends are down too.
     pub nvlinks_down: BTreeSet<(u8, u8)>,
     /// NICs whose port is down.
@@ -34,6 +38,28 @@ pub enum GpuFault {
     ResetRequired,
     /// A handle is given, and every question is answered with "unknown error".
     Unreadable,
+    /// No call about it returns as long as it hangs.
+    Hung,
+}
+
+/// Something that the driver tells unasked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FaultEvent {
+    /// Tells events of one file apart; one that was told is not told again under its number.
+    pub id: u64,
+    /// The GPU; `None` when the driver names none.
+    pub gpu: Option<u8>,
+    /// What happened.
+    pub kind: FaultEventKind,
+}
+
+/// Kind of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultEventKind {
+    /// An error of this number.
+    Xid(u64),
+    /// The MIG configuration changed.
+    MigConfig,
 }
 
 /// Why the library does not start.
@@ -65,6 +91,7 @@ impl Faults {
             ("lost", spec.lost, GpuFault::Lost),
             ("resetRequired", spec.reset_required, GpuFault::ResetRequired),
             ("unreadable", spec.unreadable, GpuFault::Unreadable),
+            ("hangs", spec.hangs, GpuFault::Hung),
         ];
         for (field, indexes, fault) in kinds {
             check_indexes(field, &indexes, machine)?;
@@ -72,6 +99,11 @@ impl Faults {
         }
         check_indexes("unlisted", &spec.unlisted, machine)?;
         faults.unlisted.extend(spec.unlisted);
+        check_indexes("migFlipped", &spec.mig_flipped, machine)?;
+        faults.mig_flipped.extend(spec.mig_flipped);
+        for (i, event) in spec.events.into_iter().enumerate() {
+            faults.events.push(FaultEvent::check(i, &event, machine)?);
+        }
         for (i, down) in spec.nvlinks_down.into_iter().enumerate() {
             check_indexes(&format!("nvlinksDown[{i}].gpu"), &[down.gpu], machine)?;
             let links = down.links.unwrap_or_else(|| (0..Link::NVLINKS_MAX).collect());
@@ -90,6 +122,23 @@ impl Faults {
             faults.symbols_absent.insert(symbol);
         }
         Ok(faults)
+    }
+}
+
+impl FaultEvent {
+    fn check(position: usize, spec: &EventSpec, machine: &Machine) -> Result<Self, MachineError> {
+        check_indexes(&format!("events[{position}].gpu"), spec.gpu.as_slice(), machine)?;
+        let kind = match (spec.xid, spec.mig_config) {
+            (Some(xid), false) => FaultEventKind::Xid(xid),
+            (None, true) => FaultEventKind::MigConfig,
+            _ => {
+                return refuse(
+                    format!("events[{position}]"),
+                    "xid or migConfig: true, and not both, is right".to_owned(),
+                );
+            }
+        };
+        Ok(Self { id: spec.id, gpu: spec.gpu, kind })
     }
 }
 

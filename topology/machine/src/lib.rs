@@ -72,13 +72,16 @@
 //! lost: [0]                     # NVML gives no handle
 //! resetRequired: [2]            # a handle, and "reset required" to every question
 //! unreadable: [3]               # a handle, and "unknown error" to every question
+//! hangs: [6]                    # no call about it returns until it is taken off this list
 //! unlisted: [1]                 # NVML does not count it; later indexes move up
+//! migFlipped: [7]               # MIG is on where the machine file says off, and the other way round
+//! events: [{id: 1, gpu: 4, xid: 74}, {id: 2, xid: 79}, {id: 3, gpu: 7, migConfig: true}]   # each told once; no gpu: of none
 //! nvlinksDown: [{gpu: 4, links: [0, 5]}, {gpu: 5}]   # the far ends are down too; no links means all
 //! portsDown: [mlx5_0]
 //! symbolsAbsent: [nvmlDeviceGetNvLinkRemoteDeviceType]
 //! driver: notLoaded             # or libraryNotFound, versionMismatch; nothing for a driver that works
 //! "#, &machine)?;
-//! # assert_eq!((faults.gpus.len(), faults.unlisted.len(), faults.ports_down.len()), (3, 1, 1));
+//! # assert_eq!((faults.gpus.len(), faults.unlisted.len(), faults.ports_down.len()), (4, 1, 1));
 //! # Ok::<(), berth_machine::MachineError>(())
 //! ```
 #![forbid(unsafe_code)]

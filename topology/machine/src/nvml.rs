@@ -38,6 +38,7 @@ pub fn answers(machine: &Machine, salt: &Salt, faults: &Faults) -> NvmlFacts {
     let listed = listed(machine, faults).filter_map(|index| Some((index, machine.gpus.get(usize::from(index))?)));
     let devices = listed.map(|(index, gpu)| match faults.gpus.get(&index) {
         Some(GpuFault::Lost) => Err(NvmlFailure::Lost),
+        Some(GpuFault::Hung) => Err(NvmlFailure::Hung),
         Some(GpuFault::ResetRequired) => Ok(silent(&NvmlFailure::ResetRequired)),
         Some(GpuFault::Unreadable) => Ok(silent(&unknown_error())),
         None => Ok(device(machine, gpu, index, salt, faults)),
@@ -87,7 +88,7 @@ fn device(machine: &Machine, gpu: &MachineGpu, index: u8, salt: &Salt, faults: &
         pci: Ok(gpu.path.device),
         product: or_unsupported(gpu.product.clone()),
         memory_bytes: or_unsupported(gpu.memory.map(|m| m.0.saturating_mul(BYTES_PER_MIB))),
-        mig_enabled: or_unsupported(gpu.mig_enabled),
+        mig_enabled: or_unsupported(gpu.mig_enabled.map(|on| on != faults.mig_flipped.contains(&index))),
         memory_affinity: or_unsupported(gpu.memory_affinity.clone()),
         memory_zone: or_unsupported(gpu.memory_zone),
         nvlinks: nvlinks(machine, index, faults),

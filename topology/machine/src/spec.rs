@@ -158,7 +158,13 @@ pub(crate) struct FaultsSpec {
     #[serde(default)]
     pub(crate) unreadable: Vec<u8>,
     #[serde(default)]
+    pub(crate) hangs: Vec<u8>,
+    #[serde(default)]
     pub(crate) unlisted: Vec<u8>,
+    #[serde(default)]
+    pub(crate) mig_flipped: Vec<u8>,
+    #[serde(default)]
+    pub(crate) events: Vec<EventSpec>,
     #[serde(default)]
     pub(crate) nvlinks_down: Vec<LinksDownSpec>,
     #[serde(default)]
@@ -166,6 +172,17 @@ pub(crate) struct FaultsSpec {
     #[serde(default)]
     pub(crate) symbols_absent: Vec<String>,
     pub(crate) driver: Option<DriverFaultSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct EventSpec {
+    pub(crate) id: u64,
+    /// No GPU is named unless said.
+    pub(crate) gpu: Option<u8>,
+    pub(crate) xid: Option<u64>,
+    #[serde(default)]
+    pub(crate) mig_config: bool,
 }
 
 #[derive(Debug, Deserialize)]

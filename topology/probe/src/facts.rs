@@ -16,6 +16,8 @@ pub const DRIVER_NOT_LOADED: &str = "the NVIDIA driver is not loaded";
 pub const LIBRARY_INCOMPLETE: &str = "NVML does not find a library that it needs";
 /// Why there is no driver: an update without a reboot.
 pub const VERSION_MISMATCH: &str = "driver and library are of different versions: a reload or reboot is due";
+/// Why there is no driver: it was asked and did not return, before it ever counted its GPUs.
+pub const DRIVER_HUNG: &str = "the NVIDIA driver hangs";
 /// NVML's error without a cause.
 pub const UNKNOWN_ERROR: &str = "unknown error";
 
@@ -62,6 +64,8 @@ pub enum NvmlFailure {
     ResetRequired,
     /// The caller may not ask.
     NoPermission,
+    /// The call did not return.
+    Hung,
     /// Anything else, as text.
     Other(String),
 }
@@ -71,7 +75,7 @@ impl NvmlFailure {
     #[must_use]
     pub fn blames_device(&self) -> bool {
         match self {
-            Self::Lost | Self::ResetRequired | Self::Other(_) => true,
+            Self::Lost | Self::ResetRequired | Self::Hung | Self::Other(_) => true,
             Self::NotSupported | Self::NoSymbol | Self::NoPermission => false,
         }
     }
@@ -85,9 +89,29 @@ impl fmt::Display for NvmlFailure {
             Self::Lost => f.pad("the GPU is lost"),
             Self::ResetRequired => f.pad("the GPU needs a reset"),
             Self::NoPermission => f.pad("no permission"),
+            Self::Hung => f.pad("the driver does not return from a call about it"),
             Self::Other(text) => f.pad(text),
         }
     }
+}
+
+/// Something that the driver told unasked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GpuEvent {
+    /// The driver reported an error of this number.
+    Xid {
+        /// The GPU; `None` when the driver names none.
+        uuid: Option<String>,
+        /// The error's number.
+        xid: u64,
+    },
+    /// Anything else: a reason to read again.
+    Other {
+        /// The GPU; `None` when the driver names none.
+        uuid: Option<String>,
+    },
+    /// Events are no longer told.
+    WaitFailed(NvmlFailure),
 }
 
 /// A GPU as NVML shows it.

@@ -7,11 +7,13 @@
 pub mod assemble;
 pub mod facts;
 pub mod finding;
+pub mod marks;
 #[cfg(feature = "nvml")]
 pub mod nvml;
 pub mod probe;
 pub mod sysfs;
 pub mod tree;
+pub mod xid;
 
 pub use assemble::assemble;
 #[cfg(feature = "nvml")]

@@ -3,18 +3,25 @@
 //! One GPU that does not answer costs its own answers only. What the answers mean is decided in [`crate::assemble`]. Two calls go to the
 //! raw table ([`ffi`]) because the wrapper has no right form of them.
 
+mod events;
 mod ffi;
+mod patience;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use berth_model::{Link, PciAddress, ZoneId};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
+use events::{EventWatch, Inbox};
+use patience::{DevicePatience, Outcome, Patience};
+
 use crate::facts::{
-    Answer, DRIVER_NOT_LOADED, LIBRARY_INCOMPLETE, NvLinkFacts, NvmlDevice, NvmlFacts, NvmlFailure, NvmlNode,
-    UNKNOWN_ERROR, VERSION_MISMATCH,
+    Answer, DRIVER_HUNG, DRIVER_NOT_LOADED, GpuEvent, LIBRARY_INCOMPLETE, NvLinkFacts, NvmlDevice, NvmlFacts,
+    NvmlFailure, NvmlNode, UNKNOWN_ERROR, VERSION_MISMATCH,
 };
 
 /// Most devices asked for. NVML's own limit on x86 is 64.
@@ -25,10 +32,30 @@ const ZONE_MASK_WORD_BITS: usize = 64;
 /// `NVML_AFFINITY_SCOPE_NODE` of `nvml.h`.
 const SCOPE_NODE: u32 = 0;
 
+/// How long one GPU may take to answer all questions. A GPU that was asleep takes some seconds.
+pub const GPU_WITHIN: Duration = Duration::from_secs(10);
+/// The driver as a whole, which may have to wake every GPU at its first start, gets this many times longer.
+const DRIVER_PATIENCE: u32 = 3;
+/// Event threads that fail this often in a row are not started again in the same session: the clock alone must do.
+const EVENT_FAILURES_MAX: u32 = 5;
+
+pub use events::Wake;
+
 /// A driver library and, once it was opened, the session with it.
 pub struct NvmlSource {
     library: Option<PathBuf>,
-    session: Option<Nvml>,
+    gpu_within: Duration,
+    session: Option<Arc<Nvml>>,
+    driver: Patience,
+    devices: DevicePatience,
+    /// What the driver last said of itself, and how many GPUs it counted.
+    last: Option<(u32, NvmlNode)>,
+    /// Whether the last reading found that the driver had let the session go.
+    renewed: bool,
+    /// Absent when nobody wants events.
+    inbox: Option<Arc<Inbox>>,
+    watch: Option<EventWatch>,
+    event_failures: u32,
 }
 
 impl fmt::Debug for NvmlSource {
@@ -38,40 +65,149 @@ impl fmt::Debug for NvmlSource {
 }
 
 impl NvmlSource {
-    /// A source that was not opened yet. `None` takes `libnvidia-ml.so.1` from the loader's search path.
+    /// A source that was not opened yet. `None` takes `libnvidia-ml.so.1` from the loader's search path. A GPU that does not answer
+    /// `gpu_within` counts as hung until its call returns.
     #[must_use]
-    pub fn new(library: Option<PathBuf>) -> Self {
-        Self { library, session: None }
+    pub fn new(library: Option<PathBuf>, gpu_within: Duration) -> Self {
+        Self {
+            library,
+            gpu_within,
+            session: None,
+            driver: Patience::default(),
+            devices: DevicePatience::default(),
+            last: None,
+            renewed: false,
+            inbox: None,
+            watch: None,
+            event_failures: 0,
+        }
+    }
+
+    /// Also waits for events from the next reading on, in a thread that calls `wake` at each.
+    #[must_use]
+    pub fn with_events(mut self, wake: Wake) -> Self {
+        self.inbox = Some(Arc::new(Inbox::new(wake)));
+        self
+    }
+
+    /// The events since the last call.
+    pub fn take_events(&mut self) -> Vec<GpuEvent> {
+        let events = self.inbox.as_ref().map(|inbox| inbox.take()).unwrap_or_default();
+        if events.iter().any(|event| matches!(event, GpuEvent::WaitFailed(_))) {
+            self.event_failures = self.event_failures.saturating_add(1);
+        } else if !events.is_empty() {
+            self.event_failures = 0;
+        }
+        events
+    }
+
+    /// Whether the last reading found that the driver had let the session go, as it does when it is loaded anew.
+    #[must_use]
+    pub fn was_renewed(&self) -> bool {
+        self.renewed
+    }
+
+    /// Closes the session, so that the next reading counts the GPUs in a new one.
+    pub fn close(&mut self) {
+        if let Some(watch) = self.watch.take() {
+            // A thread that hangs keeps its part of the session. The library then counts one user more and stays as it is.
+            let _ended = watch.end();
+        }
+        self.session = None;
     }
 
     /// Asks everything once. A session that no longer counts its GPUs (driver reloaded) is opened anew, once.
     pub fn read(&mut self) -> NvmlFacts {
-        if let Some(nvml) = &self.session {
-            if let Ok(node) = read_node(nvml) {
-                return NvmlFacts::Read(node);
+        self.renewed = false;
+        if let Some(nvml) = self.session.clone() {
+            match self.read_node(&nvml) {
+                Outcome::Answered(Ok(node)) => return NvmlFacts::Read(node),
+                Outcome::Answered(Err(_)) => {
+                    drop(nvml);
+                    self.close();
+                    self.renewed = true;
+                    self.event_failures = 0;
+                }
+                Outcome::Hung => return self.hung(),
             }
-            self.session = None;
         }
-        let nvml = match self.open() {
-            Ok(nvml) => nvml,
-            Err(error) => return NvmlFacts::NoDriver(no_driver_text(&error)),
+        let library = self.library.clone();
+        let opened = self.driver.ask(self.driver_within(), move || open(library.as_deref()).map(Arc::new));
+        let nvml = match opened {
+            Outcome::Answered(Ok(nvml)) => nvml,
+            Outcome::Answered(Err(error)) => return NvmlFacts::NoDriver(no_driver_text(&error)),
+            Outcome::Hung => return self.hung(),
         };
-        match read_node(&nvml) {
-            Ok(node) => {
+        match self.read_node(&nvml) {
+            Outcome::Answered(Ok(node)) => {
                 self.session = Some(nvml);
                 NvmlFacts::Read(node)
             }
-            Err(error) => NvmlFacts::NoDriver(format!("GPUs cannot be counted: {}", failure(error))),
+            Outcome::Answered(Err(error)) => NvmlFacts::NoDriver(format!("GPUs cannot be counted: {}", failure(error))),
+            Outcome::Hung => self.hung(),
         }
     }
 
-    fn open(&self) -> Result<Nvml, NvmlError> {
-        let mut builder = Nvml::builder();
-        if let Some(library) = &self.library {
-            builder.lib_path(library.as_os_str());
-        }
-        builder.init()
+    fn driver_within(&self) -> Duration {
+        self.gpu_within.saturating_mul(DRIVER_PATIENCE)
     }
+
+    fn read_node(&mut self, nvml: &Arc<Nvml>) -> Outcome<Result<NvmlNode, NvmlError>> {
+        let session = Arc::clone(nvml);
+        let (gpu_count, mut node) = match self.driver.ask(self.driver_within(), move || read_driver(&session)) {
+            Outcome::Answered(Ok(said)) => self.last.insert(said).clone(),
+            Outcome::Answered(Err(error)) => return Outcome::Answered(Err(error)),
+            Outcome::Hung => return Outcome::Hung,
+        };
+        let session = Arc::clone(nvml);
+        let answers = self.devices.ask(gpu_count, self.gpu_within, move |index| {
+            let device = session.device_by_index(index).map_err(failure)?;
+            Ok(read_device(&device))
+        });
+        let or_hung = |answer| match answer {
+            Outcome::Answered(answer) => answer,
+            Outcome::Hung => Err(NvmlFailure::Hung),
+        };
+        node.devices = answers.into_iter().map(or_hung).collect();
+        self.watch_events(nvml, &node);
+        Outcome::Answered(Ok(node))
+    }
+
+    /// A driver that does not even count: every GPU of the last count is silent.
+    fn hung(&self) -> NvmlFacts {
+        let Some((gpu_count, said)) = &self.last else { return NvmlFacts::NoDriver(DRIVER_HUNG.to_owned()) };
+        let devices = (0..*gpu_count).map(|_| Err(NvmlFailure::Hung)).collect();
+        NvmlFacts::Read(NvmlNode { devices, ..said.clone() })
+    }
+
+    /// Sees to it that a thread waits for events of just the GPUs that answer. A thread for others is told to end, and the next reading
+    /// starts a new one: a reading does not wait for it.
+    fn watch_events(&mut self, nvml: &Arc<Nvml>, node: &NvmlNode) {
+        let Some(inbox) = &self.inbox else { return };
+        let answering = node.devices.iter().flatten().filter_map(|device| device.uuid.clone().ok());
+        let mut uuids: Vec<String> = answering.collect();
+        uuids.sort();
+        if let Some(watch) = &self.watch {
+            if !watch.is_for(&uuids) {
+                watch.tell_to_end();
+            }
+            if watch.is_for(&uuids) && !watch.failed() || !watch.has_ended() {
+                return;
+            }
+        }
+        self.watch = None;
+        if !uuids.is_empty() && self.event_failures < EVENT_FAILURES_MAX {
+            self.watch = EventWatch::start(Arc::clone(nvml), uuids, Arc::clone(inbox));
+        }
+    }
+}
+
+fn open(library: Option<&Path>) -> Result<Nvml, NvmlError> {
+    let mut builder = Nvml::builder();
+    if let Some(library) = library {
+        builder.lib_path(library.as_os_str());
+    }
+    builder.init()
 }
 
 /// Why there is no session, in words that stay the same for the same cause.
@@ -98,14 +234,10 @@ fn failure(error: NvmlError) -> NvmlFailure {
     }
 }
 
-fn read_node(nvml: &Nvml) -> Result<NvmlNode, NvmlError> {
-    let count = nvml.device_count()?.min(DEVICES_MAX);
-    let devices = (0..count).map(|index| {
-        let device = nvml.device_by_index(index).map_err(failure)?;
-        Ok(read_device(&device))
-    });
-    let devices = devices.collect();
-    Ok(NvmlNode { driver_version: nvml.sys_driver_version().map_err(failure), devices })
+/// Counts the GPUs and asks what is not about one of them.
+fn read_driver(nvml: &Nvml) -> Result<(u32, NvmlNode), NvmlError> {
+    let gpu_count = nvml.device_count()?.min(DEVICES_MAX);
+    Ok((gpu_count, NvmlNode { driver_version: nvml.sys_driver_version().map_err(failure), devices: Vec::new() }))
 }
 
 fn read_device(device: &Device<'_>) -> NvmlDevice {

@@ -154,7 +154,7 @@ fn machine(file: &Path, text: &str) -> anyhow::Result<NodeTopology> {
 fn here(local: &LocalFlags) -> anyhow::Result<NodeTopology> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let node = NodeName::parse(name.trim()).or_else(|_| NodeName::parse("localhost"))?;
-    let config = ProbeConfig { nvml_library: local.nvml_library.clone(), root: local.root.clone(), node };
+    let config = ProbeConfig { nvml_library: local.nvml_library.clone(), ..ProbeConfig::new(local.root.clone(), node) };
     probe(&config, None).context("cannot read this machine")
 }
 

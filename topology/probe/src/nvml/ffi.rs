@@ -38,3 +38,9 @@ pub(super) fn memory_total(device: &Device<'_>) -> Result<u64, NvmlError> {
     nvml_try(unsafe { call(device.handle(), &raw mut memory) })?;
     Ok(memory.total)
 }
+
+/// The handle of a device as a number: to tell devices apart, never to be followed.
+pub(super) fn handle_address(device: &Device<'_>) -> usize {
+    // SAFETY: the handle is not used after the session; it is not used at all.
+    unsafe { device.handle() }.addr()
+}

@@ -70,7 +70,7 @@ pub(super) fn pod(uid: PodUid, node: &NodeName, uuids: Vec<GpuUuid>) -> PodFacts
             memory: MiB(MEMORY_PER_GPU.saturating_mul(count)),
         },
         note: PlanNote::Devices(uuids),
-        truth: std::collections::BTreeMap::new(),
+        truth: BTreeMap::new(),
     }
 }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::explanation::explanation;
 use super::ink::{bad, faint, good, strong, warn};
-use super::size::indented;
+use super::size::{indented, percent};
 
 /// The scheduler that Berth's manifests set up.
 const SCHEDULER_NAME: &str = "berth";
@@ -188,7 +188,7 @@ fn known_plan(note: &Note, indexes: &Result<BTreeMap<GpuUuid, GpuIndex>, String>
     }
     let zone = note.zone.map_or_else(String::new, |z| format!(", zone {z}"));
     let generation = note.topology_generation;
-    text.push_str(&format!("  score {} of 1000000{zone}, from report generation {generation}\n", note.score));
+    text.push_str(&format!("  score {}{zone}, from report generation {generation}\n", percent(note.score)));
     if !note.why.is_empty() {
         text.push_str(&indented(&format!("why: {}", note.why), "  "));
     }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::ink::{faint, strong, warn};
-use super::size::indented;
+use super::size::{indented, percent};
 
 /// The kind that this file knows.
 const KIND: &str = "Explanation";
@@ -83,18 +83,23 @@ impl Explanation {
         }
         if self.short_lists > 0 {
             let times = self.short_lists;
-            text.push_str(&format!("offered nodes {times} times without being bound: another filter refuses them\n"));
+            text.push_str(&format!(
+                "offered nodes {times} times without being bound: the Events say what came after\n"
+            ));
         }
         if let Some(held) = &self.held {
-            text.push_str(&held.text());
+            text.push_str(&held.text(&self.summary));
         }
         if !self.options.is_empty() {
-            text.push_str(&format!("fits {} of {} nodes, best first:\n", self.nodes_fit, self.nodes_asked));
+            text.push_str(&format!("{} nodes would do, best first:\n", self.nodes_fit));
             self.options.iter().for_each(|choice| text.push_str(&indented(&choice.text(), "  ")));
         }
-        if !self.reasons.is_empty() {
-            text.push_str("nodes that are out:\n");
-            self.reasons.iter().for_each(|reason| text.push_str(&indented(&reason.text(), "  ")));
+        // Out of no node: the pod itself is at fault, and the summary has said so.
+        let (of_nodes, of_pod): (Vec<&Reason>, Vec<&Reason>) = self.reasons.iter().partition(|r| r.nodes > 0);
+        of_pod.iter().filter(|r| !r.advice.is_empty()).for_each(|r| text.push_str(&r.help()));
+        if !of_nodes.is_empty() {
+            text.push_str(&format!("out of {} nodes:\n", self.nodes_asked));
+            of_nodes.iter().for_each(|reason| text.push_str(&indented(&reason.text(), "  ")));
         }
         text
     }
@@ -105,13 +110,9 @@ impl Choice {
         let gpus = if self.gpus.is_empty() { "GPUs not known".to_owned() } else { format!("GPUs {}", self.gpus) };
         let link = self.link.as_ref().map_or_else(String::new, |l| format!("  joined by {l}"));
         let trust = if self.is_trusted { String::new() } else { format!("  {}", warn("(stale or no report)")) };
-        let mut text = format!("{}  {gpus}{link}  score {}{trust}\n", strong(&self.node), self.score);
-        let parts: Vec<String> = self
-            .parts
-            .iter()
-            .filter(|p| p.weight > 0)
-            .map(|p| format!("{} {} x{}", p.name, p.value, p.weight))
-            .collect();
+        let mut text = format!("{}  {gpus}{link}  score {}{trust}\n", strong(&self.node), percent(self.score));
+        let counted = self.parts.iter().filter(|p| p.weight > 0);
+        let parts: Vec<String> = counted.map(|p| format!("{} {} x{}", p.name, percent(p.value), p.weight)).collect();
         if !parts.is_empty() {
             text.push_str(&format!("  {}\n", faint(parts.join(", "))));
         }
@@ -124,31 +125,31 @@ impl Reason {
         let more = if self.nodes > self.examples.len() { ", ..." } else { "" };
         let names =
             if self.examples.is_empty() { String::new() } else { format!("  ({}{more})", self.examples.join(", ")) };
-        let mut text = match self.nodes {
-            // Refused before any node was asked: the pod itself is at fault.
-            0 => format!("{}\n", warn(&self.text)),
-            1 => format!("1 node   {}{names}\n", warn(&self.text)),
-            count => format!("{count} nodes  {}{names}\n", warn(&self.text)),
-        };
+        let nodes = if self.nodes == 1 { "1 node " } else { &format!("{} nodes", self.nodes) };
+        let mut text = format!("{nodes}  {}{names}\n", warn(&self.text));
         if !self.detail.is_empty() {
             text.push_str(&format!("  {}\n", self.detail));
         }
         if !self.advice.is_empty() {
-            text.push_str(&format!("  what helps: {}\n", self.advice));
+            text.push_str(&indented(&self.help(), "  "));
         }
         text
+    }
+
+    fn help(&self) -> String {
+        format!("what helps: {}\n", self.advice)
     }
 }
 
 impl Held {
-    fn text(&self) -> String {
+    fn text(&self, summary: &str) -> String {
         let unplanned = match self.unplanned_gpu_count {
             0 => String::new(),
             count => format!(" and {count} that nobody can name"),
         };
         let gpus = if self.gpus.is_empty() { "none by plan".to_owned() } else { self.gpus.clone() };
         let mut text = format!("holds on {}: GPUs {gpus}{unplanned}\n", self.node);
-        if !self.problem.is_empty() {
+        if !summary.contains(&self.problem) {
             text.push_str(&format!("{}\n", warn(&self.problem)));
         }
         if self.node_is_imprecise {
@@ -182,7 +183,7 @@ mod tests {
 fits none of 4 nodes
 class training, 8 GPUs, mode allocate
 plans are advice
-nodes that are out:
+out of 4 nodes:
   4 nodes  berth: too few free GPUs  (a, b, c, ...)
     8 asked, 2 free
     what helps: wait
@@ -201,12 +202,21 @@ nodes that are out:
         });
         let expected = "\
 fits 2 of 4 nodes now
-fits 2 of 4 nodes, best first:
-  n1  GPUs 0,1  joined by NV18  score 734567
-    gpu 500000 x3
-  n2  GPUs not known  score 1  (stale or no report)
+2 nodes would do, best first:
+  n1  GPUs 0,1  joined by NV18  score 73.4%
+    gpu 50% x3
+  n2  GPUs not known  score 0%  (stale or no report)
 ";
         assert_eq!(plain(&answer), expected);
+    }
+
+    #[test]
+    fn a_pod_that_cannot_be_read_is_told_once() {
+        let answer = json!({
+            "kind": "Explanation", "summary": "a wish cannot be read (x)",
+            "reasons": [{"text": "a wish cannot be read", "detail": "x", "advice": "correct it", "nodes": 0}],
+        });
+        assert_eq!(plain(&answer), "a wish cannot be read (x)\nwhat helps: correct it\n");
     }
 
     #[test]
@@ -217,8 +227,12 @@ fits 2 of 4 nodes, best first:
                 "nodeIsImprecise": true},
         });
         let text = plain(&answer);
-        assert!(text.contains("holds on n1: GPUs none by plan and 2 that nobody can name\n"), "{text}");
-        assert!(text.contains("\nthe node is imprecise"), "{text}");
+        let expected = "\
+bound to n1: bound without a plan
+holds on n1: GPUs none by plan and 2 that nobody can name
+the node is imprecise: pods without a plan hold GPUs there too
+";
+        assert_eq!(text, expected);
     }
 
     #[test]

@@ -12,6 +12,14 @@ pub(crate) fn gib(size: MiB) -> String {
     }
 }
 
+/// Parts per million as percent with one decimal, rounded down.
+pub(crate) fn percent(parts: u32) -> String {
+    match (parts / 10_000, parts / 1_000 % 10) {
+        (whole, 0) => format!("{whole}%"),
+        (whole, tenth) => format!("{whole}.{tenth}%"),
+    }
+}
+
 /// Numbers as a list with ranges: `0-3,7`.
 pub(crate) fn ranges(numbers: impl IntoIterator<Item = u32>) -> String {
     CpuSet::from_cpus(numbers).to_string()
@@ -36,6 +44,13 @@ mod tests {
         for (mib, text) in [(0, "0 MiB"), (1023, "1023 MiB"), (1024, "1 GiB"), (81_559, "79.6 GiB"), (2047, "1.9 GiB")]
         {
             assert_eq!(gib(MiB(mib)), text);
+        }
+    }
+
+    #[test]
+    fn only_all_parts_are_a_hundred_percent() {
+        for (parts, text) in [(0, "0%"), (999, "0%"), (15_625, "1.5%"), (999_999, "99.9%"), (1_000_000, "100%")] {
+            assert_eq!(percent(parts), text);
         }
     }
 

@@ -94,7 +94,7 @@ fn a_plan_names_gpus_by_index_and_marks_one_that_the_node_does_not_have() {
   advice: the node's device plugin may have given others
   main  nvidia.com/gpu  GPU0 (GPU-a)  GPU-z (not in the node's report)
   NICs under the same switches: mlx5_0
-  score 734567 of 1000000, zone 0, from report generation 7
+  score 73.4%, zone 0, from report generation 7
   why: GPUs 0,1 joined by NV18 or nearer
 ";
     assert_eq!(text, expected);

@@ -58,9 +58,9 @@ fn cells(node: &NodeTopology) -> Vec<Vec<String>> {
 #[test]
 fn captured_machines_come_back_cell_by_cell() {
     for (name, text) in [
-        ("dgx-h100", include_str!("../captures/dgx-h100-8gpu-12nic.txt")),
-        ("dgx-1v", include_str!("../captures/dgx-1v-8gpu-4nic.txt")),
-        ("pcie-8gpu-two-level", include_str!("../captures/pcie-8gpu-1nic-two-level-switch.txt")),
+        ("dgx-h100", include_str!("../../captures/dgx-h100-8gpu-12nic.txt")),
+        ("dgx-1v", include_str!("../../captures/dgx-1v-8gpu-4nic.txt")),
+        ("pcie-8gpu-two-level", include_str!("../../captures/pcie-8gpu-1nic-two-level-switch.txt")),
     ] {
         let captured = capture(text);
         let node = report(&made(name));
@@ -77,7 +77,7 @@ fn captured_machines_come_back_cell_by_cell() {
 #[test]
 fn under_the_nvlinks_the_pcie_levels_are_those_of_topo_mp() {
     // Same kind of machine, another capture: there nvidia-smi leaves NVLink out.
-    let captured = capture(include_str!("../captures/dgx-1v-8gpu-4nic-mp.txt"));
+    let captured = capture(include_str!("../../captures/dgx-1v-8gpu-4nic-mp.txt"));
     let node = report(&made("dgx-1v"));
     let links = &node.parts().links;
     let level = |a, b| links.link(a, b).map_or("X", |l| l.pcie.unwrap().word());

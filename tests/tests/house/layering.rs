@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Which crates of ours each crate may look at, for building. What is not here is not allowed.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("berth-model", &[]),
     ("berth-probe", &["berth-model"]),
     ("berth-machine", &["berth-model", "berth-probe"]),
@@ -17,6 +17,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("berth-agent", &["berth-model", "berth-probe", "berth-proto"]),
     ("berth-cli", &["berth-model", "berth-machine", "berth-probe", "berth-proto", "berth-core", "berth-index"]),
     ("berth-fake-nvml", &["berth-model", "berth-machine", "berth-probe"]),
+    ("berth-pack", &["berth-model", "berth-core", "berth-index"]),
     ("berth-tests", &["*"]),
     ("berth-bench", &["*"]),
 ];

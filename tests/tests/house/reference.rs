@@ -8,7 +8,7 @@ use berth_core::{policy, wish};
 use berth_extender::bind::api::RESULTS;
 use berth_extender::metrics::Metrics;
 
-const REFERENCE: &str = include_str!("../../REFERENCE.md");
+const REFERENCE: &str = include_str!("../../../REFERENCE.md");
 
 #[test]
 fn every_reason_stands_in_the_table_with_its_text_list_and_advice() {
@@ -44,7 +44,7 @@ fn every_metric_of_the_scheduler_stands_in_the_table() {
 
 #[test]
 fn the_installed_policy_is_the_documented_default() {
-    let manifest = include_str!("../../manifests/scheduler/policy.yaml");
+    let manifest = include_str!("../../../manifests/scheduler/policy.yaml");
     let installed = policy::parse(manifest).unwrap();
     assert_eq!(installed, policy::Policy::default());
 }

@@ -1,0 +1,13 @@
+//! A whole cluster: a real etcd, kube-apiserver and kube-scheduler, with Berth's programs beside them.
+//! One program for all of them, since each program of tests links everything that Berth is.
+
+mod binaries;
+mod binding;
+mod controlplane;
+mod controlplane_programs;
+mod guards;
+mod holders;
+mod manifests;
+mod reported;
+mod rights;
+mod scheduling;

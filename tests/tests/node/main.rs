@@ -1,0 +1,9 @@
+//! One node: machine files, the fake driver library and kernel tree, the probe, the unmodified agent, the CLI.
+//! One program for all of them, since each program of tests links everything that Berth is.
+
+mod agent;
+mod captures;
+mod cli;
+mod faults;
+mod machines;
+mod probe;

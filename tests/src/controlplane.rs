@@ -79,7 +79,7 @@ impl Default for Options {
 /// A running control plane. Its clients belong to the Tokio runtime that started it.
 pub struct ControlPlane {
     // Fields drop in this order: the API server before its store, the folder last.
-    _apiserver: Process,
+    apiserver: Process,
     _etcd: Process,
     client: Client,
     access: Access,
@@ -116,7 +116,7 @@ impl ControlPlane {
         access.write_kubeconfig(&kubeconfig, ADMIN_TOKEN)?;
         Ok(Self {
             client: access.client(ADMIN_TOKEN, None)?,
-            _apiserver: apiserver,
+            apiserver,
             _etcd: etcd,
             access,
             pki,
@@ -226,6 +226,22 @@ impl ControlPlane {
         Ok(said)
     }
 
+    /// Stops the API server in its tracks: connections stay open and nothing is answered, until [`ControlPlane::thaw`].
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn freeze(&self) -> Result<()> {
+        self.apiserver.freeze()
+    }
+
+    /// Lets a frozen API server go on.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn thaw(&self) -> Result<()> {
+        self.apiserver.thaw()
+    }
+
     /// The built programs, for callers that run one in their own way.
     pub fn programs(&self) -> &Programs {
         &self.programs
@@ -262,6 +278,17 @@ pub async fn fetch(url: &str) -> Result<String> {
     match http::Getter::plain(url)?.get().await? {
         (200, body) => Ok(body),
         (status, body) => bail!("{url}: {status} {body}"),
+    }
+}
+
+/// The JSON that a plain `http://` page answers to this JSON with 200.
+///
+/// # Errors
+/// No answer in time, another status, or no JSON.
+pub async fn ask(url: &str, body: &serde_json::Value) -> Result<serde_json::Value> {
+    match http::Getter::plain(url)?.post(body).await? {
+        (200, answer) => serde_json::from_str(&answer).with_context(|| format!("{url}: {answer}")),
+        (status, answer) => bail!("{url}: {status} {answer}"),
     }
 }
 

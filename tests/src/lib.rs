@@ -8,3 +8,4 @@ pub mod made_node;
 pub mod reported;
 pub mod rest;
 pub mod running;
+pub mod streaming;

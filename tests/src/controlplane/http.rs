@@ -1,4 +1,4 @@
-//! Owns one plain GET, for readiness and metrics: `http`, or `https` under the
+//! Owns one plain GET or POST, for readiness, metrics and the extender: `http`, or `https` under the
 //! plane's own authority. Not an API client; that is `kube::Client`.
 
 use std::time::Duration;
@@ -48,7 +48,16 @@ impl Getter {
 
     /// The status and the body.
     pub(super) async fn get(&self) -> Result<(u16, String)> {
-        let request = http::Request::get(&self.path).body(Body::empty())?;
+        self.send(http::Request::get(&self.path).body(Body::empty())?).await
+    }
+
+    /// The status and the body of the answer to this JSON.
+    pub(super) async fn post(&self, body: &serde_json::Value) -> Result<(u16, String)> {
+        let request = http::Request::post(&self.path).header("content-type", "application/json");
+        self.send(request.body(Body::from(body.to_string().into_bytes()))?).await
+    }
+
+    async fn send(&self, request: http::Request<Body>) -> Result<(u16, String)> {
         let answer =
             tokio::time::timeout(ANSWER_TIMEOUT, self.client.send(request)).await.context("no answer in time")??;
         let status = answer.status().as_u16();

@@ -28,6 +28,9 @@ pub const AGENT_ACCOUNT: &str = "berth-agent";
 /// The scheduler's service account: kube-scheduler and the extender share it, as they share a pod.
 pub const SCHEDULER_ACCOUNT: &str = "berth-scheduler";
 
+/// Whom the agents' tokens for report streams are for, as overlay `stream` says.
+const REPORTS_AUDIENCE: &str = "berth";
+
 /// The API server ends tokens after this; no test lives so long.
 const TOKEN_SECONDS: i64 = 24 * 3600;
 
@@ -38,10 +41,22 @@ impl ControlPlane {
     /// # Errors
     /// The API server refuses.
     pub async fn service_account_token(&self, namespace: &str, name: &str, pod: Option<&str>) -> Result<String> {
+        self.token_for(namespace, name, pod, self.server()).await
+    }
+
+    /// A token by which node `node`'s agent shows itself to schedulers, bound to its pod; `None` for one that is bound to no pod.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn reports_token(&self, node: Option<&str>) -> Result<String> {
+        self.token_for(NAMESPACE, AGENT_ACCOUNT, node.map(agent_pod).as_deref(), REPORTS_AUDIENCE).await
+    }
+
+    async fn token_for(&self, namespace: &str, name: &str, pod: Option<&str>, audience: &str) -> Result<String> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), namespace);
         let request = TokenRequest {
             spec: TokenRequestSpec {
-                audiences: vec![self.server().to_owned()],
+                audiences: vec![audience.to_owned()],
                 expiration_seconds: Some(TOKEN_SECONDS),
                 bound_object_ref: pod.map(|pod| BoundObjectReference {
                     api_version: Some("v1".to_owned()),

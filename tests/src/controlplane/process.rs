@@ -63,6 +63,11 @@ impl ProcessSpec {
         self
     }
 
+    /// The name under which it will run.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Runs it in this folder instead of the caller's.
     #[must_use]
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
@@ -91,6 +96,22 @@ impl Process {
         let log_path = log_folder.join(format!("{}.log", spec.name));
         let (child, log_start) = launch(&spec, &log_path)?;
         Ok(Self { spec, log_path, log_start, child, ended: None })
+    }
+
+    /// Stops it in its tracks, as a machine that swaps does.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::CONT)
     }
 
     /// The name given in the spec.

@@ -11,3 +11,4 @@ mod manifests;
 mod reported;
 mod rights;
 mod scheduling;
+mod stream;

@@ -14,7 +14,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-const OVERLAYS: [&str; 3] = ["sidecar", "score", "agent-only"];
+const OVERLAYS: [&str; 4] = ["sidecar", "score", "stream", "agent-only"];
 
 /// Scheduling takes milliseconds; this is for a machine that does much else.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -83,8 +83,8 @@ async fn every_overlay_is_accepted_and_means_the_same_the_second_time() -> Resul
 #[tokio::test]
 async fn every_object_says_what_it_belongs_to() -> Result<()> {
     let plane = ControlPlane::start(Options::default()).await?;
-    // Sidecar last: it has everything that the others have.
-    for name in ["agent-only", "score", "sidecar"] {
+    // Stream last: it has everything that the others have.
+    for name in ["agent-only", "score", "sidecar", "stream"] {
         plane.apply_kustomize(&overlay(name)).await?;
         for object in objects(&plane, name).await? {
             let (who, labels) = (identity(&object), &object["metadata"]["labels"]);
@@ -114,11 +114,11 @@ async fn every_object_says_what_it_belongs_to() -> Result<()> {
 #[tokio::test]
 async fn the_namespace_admits_our_pods_and_none_with_more_privilege() -> Result<()> {
     let plane = ControlPlane::start(Options::default()).await?;
-    plane.apply_kustomize(&overlay("sidecar")).await?;
+    plane.apply_kustomize(&overlay("stream")).await?;
     let admin = plane.client();
     let runtime = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "nvidia"}, "handler": "nvidia"});
     Call::create("/apis/node.k8s.io/v1/runtimeclasses", runtime).done(&admin).await?;
-    let pods = pods_of(&objects(&plane, "sidecar").await?);
+    let pods = pods_of(&objects(&plane, "stream").await?);
     assert_eq!(pods.keys().collect::<Vec<_>>(), ["berth-agent", "berth-scheduler"]);
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
     for (name, pod) in pods {

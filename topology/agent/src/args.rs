@@ -56,6 +56,17 @@ pub(crate) struct Args {
     #[arg(long, env = "BERTH_REPORTS_ENDPOINT", value_name = "URL")]
     pub(crate) reports_endpoint: Option<Endpoint>,
 
+    /// Addresses of the schedulers, one stream each, where the endpoint's name is not to be looked up. A certificate must bear that
+    /// name all the same.
+    #[arg(
+        long,
+        env = "BERTH_REPORTS_ADDRESSES",
+        value_name = "IP:PORT,...",
+        value_delimiter = ',',
+        requires = "reports_endpoint"
+    )]
+    pub(crate) reports_addresses: Vec<SocketAddr>,
+
     /// PEM certificates of the authority that signs the schedulers' certificate. Read at every connection.
     #[arg(long, env = "BERTH_REPORTS_CA", value_name = "FILE")]
     pub(crate) reports_ca: Option<PathBuf>,

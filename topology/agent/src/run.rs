@@ -104,8 +104,9 @@ async fn serve(args: Args) -> Result<()> {
     if let Some(endpoint) = args.reports_endpoint.clone() {
         let said = publisher.said();
         let credentials = Credentials { authority: args.reports_ca.clone(), token: args.reports_token_file.clone() };
-        credentials.check(&endpoint)?;
-        let to = Target { endpoint, credentials, node: node.clone() };
+        let addresses = args.reports_addresses.clone();
+        credentials.check(&endpoint, &addresses)?;
+        let to = Target { endpoint, addresses, credentials, node: node.clone() };
         tokio::spawn(stream::keep_all(to, said, Arc::new(outdone), Arc::clone(&metrics)));
     }
     let reporter = Reporter {

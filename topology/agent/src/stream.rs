@@ -33,6 +33,8 @@ const PEERS_MAX: usize = 8;
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) endpoint: Endpoint,
+    /// What the endpoint's name stands for; empty where it is to be looked up.
+    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) credentials: Credentials,
     pub(crate) node: String,
 }
@@ -66,7 +68,7 @@ pub(crate) async fn keep_all(
     let mut peers: BTreeMap<SocketAddr, Peer> = BTreeMap::new();
     let mut is_failing = false;
     loop {
-        match resolve(&shared.target.endpoint).await {
+        match resolve(&shared.target).await {
             Ok(addresses) => {
                 is_failing = false;
                 follow(&mut peers, &addresses, &shared, &said);
@@ -87,7 +89,11 @@ pub(crate) async fn keep_all(
     }
 }
 
-async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, String> {
+async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, String> {
+    if !target.addresses.is_empty() {
+        return Ok(target.addresses.iter().copied().take(PEERS_MAX).collect());
+    }
+    let endpoint = &target.endpoint;
     let looking = tokio::net::lookup_host((endpoint.host(), endpoint.port()));
     let found = timeout(RESOLVE_WITHIN, looking).await.map_err(|_| format!("no answer within {RESOLVE_WITHIN:?}"))?;
     let mut addresses: Vec<SocketAddr> = found.map_err(|error| error.to_string())?.collect();

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 /// Largest file of certificates or of a token.
 const FILE_BYTES_MAX: u64 = 256 << 10;
@@ -74,11 +75,15 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Whether they are of the kind that the endpoint needs. Their files may come later, as Secrets do.
+    /// Whether they are of the kind that the endpoint and its addresses need. Their files may come later, as Secrets do.
     ///
     /// # Errors
-    /// An option is missing.
-    pub(crate) fn check(&self, endpoint: &Endpoint) -> Result<()> {
+    /// An option is missing, or plain text would leave the machine.
+    pub(crate) fn check(&self, endpoint: &Endpoint, addresses: &[SocketAddr]) -> Result<()> {
+        let abroad = addresses.iter().find(|address| !address.ip().is_loopback());
+        if let Some(abroad) = abroad.filter(|_| !endpoint.is_tls()) {
+            bail!("--reports-addresses: {abroad} is not this machine, and plain text is for loopback only");
+        }
         if endpoint.is_tls() {
             ensure!(self.authority.is_some(), "--reports-endpoint {endpoint} needs --reports-ca");
             ensure!(self.token.is_some(), "--reports-endpoint {endpoint} needs --reports-token-file");
@@ -127,12 +132,23 @@ mod tests {
     }
 
     #[test]
+    fn plain_text_leaves_the_machine_by_no_address() {
+        let endpoint: Endpoint = "http://localhost:1".parse().unwrap();
+        let check = |addresses: [&str; 2]| {
+            Credentials::default().check(&endpoint, &addresses.map(|address| address.parse().unwrap()))
+        };
+        assert!(check(["127.0.0.1:1", "[::1]:1"]).is_ok());
+        let error = check(["127.0.0.1:1", "10.0.0.1:1"]).unwrap_err().to_string();
+        assert!(error.contains("10.0.0.1:1 is not this machine"), "{error}");
+    }
+
+    #[test]
     fn tls_without_an_authority_or_a_token_is_refused_at_start() {
         let endpoint: Endpoint = "https://a:1".parse().unwrap();
-        let error = Credentials::default().check(&endpoint).unwrap_err().to_string();
+        let error = Credentials::default().check(&endpoint, &[]).unwrap_err().to_string();
         assert!(error.ends_with("needs --reports-ca"), "{error}");
         let some = Credentials { authority: Some("ca".into()), token: None };
-        assert!(some.check(&endpoint).unwrap_err().to_string().ends_with("needs --reports-token-file"));
-        assert!(Credentials::default().check(&"http://localhost:1".parse().unwrap()).is_ok());
+        assert!(some.check(&endpoint, &[]).unwrap_err().to_string().ends_with("needs --reports-token-file"));
+        assert!(Credentials::default().check(&"http://localhost:1".parse().unwrap(), &[]).is_ok());
     }
 }

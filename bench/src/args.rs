@@ -21,6 +21,58 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Pods per second of a real kube-scheduler, with and without the extender.
     Scheduler(SchedulerArgs),
+    /// How full a cluster gets that is asked for more than it has: a trace's pods arrive, nothing leaves.
+    Pack(PackArgs),
+    /// What is lost at an offered load: a trace's pods come and go.
+    Churn(ChurnArgs),
+}
+
+/// Which trace, which policy, which draws.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TraceArgs {
+    /// Node list: sn,cpu_milli,memory_mib,gpu,model.
+    #[arg(long, value_name = "CSV")]
+    pub(crate) nodes: PathBuf,
+
+    /// Pod list: name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec.
+    #[arg(long, value_name = "CSV")]
+    pub(crate) pods: PathBuf,
+
+    /// Seeds; one run each, and the mean of them.
+    #[arg(long, value_delimiter = ',', default_value = "42")]
+    pub(crate) seed: Vec<u64>,
+
+    /// Who decides.
+    #[arg(long, value_parser = berth_pack::openb::peers::NAMES.map(|(name, _)| name))]
+    pub(crate) policy: String,
+}
+
+/// How large the `pack` run is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct PackArgs {
+    /// Trace, policy and seeds.
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
+
+    /// GPUs asked for, in multiples of those installed.
+    #[arg(long, default_value_t = 1.3)]
+    pub(crate) demand: f64,
+}
+
+/// How large the `churn` run is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ChurnArgs {
+    /// Trace, policy and seeds.
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
+
+    /// GPUs asked for at any moment, in multiples of those installed.
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) load: f64,
+
+    /// Pods that arrive; losses are counted over the second half.
+    #[arg(long = "pod-count", default_value_t = 40_000)]
+    pub(crate) pod_count: usize,
 }
 
 /// How large the `serve` run is.

@@ -5,6 +5,7 @@ mod call;
 mod host;
 mod line;
 mod nodes;
+mod pack;
 mod sample;
 mod scheduler;
 mod serve;
@@ -21,6 +22,8 @@ fn run(args: &Args) -> Result<String> {
     match &args.command {
         Command::Serve(args) => Line::of("serve", serve::run(args)?).text(),
         Command::Scheduler(args) => Line::of("scheduler", scheduler::run(args)?).text(),
+        Command::Pack(args) => Line::of("pack", pack::pack(args)?).text(),
+        Command::Churn(args) => Line::of("churn", pack::churned(args)?).text(),
     }
 }
 

@@ -3,3 +3,4 @@
 //! benches so that its tests build in seconds.
 
 pub mod draw;
+pub mod openb;

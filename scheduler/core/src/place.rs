@@ -3,10 +3,10 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use berth_model::{GpuSet, LinkClass};
+use berth_model::{GpuIndex, GpuSet, LinkClass};
 
 use crate::demand::Shape;
-use crate::fabric::{EXACT_CHOICES_MAX, Fabric, choices};
+use crate::fabric::Fabric;
 use crate::wish::{Force, LinkWish};
 
 /// What a set must and should be.
@@ -29,6 +29,13 @@ impl Rule {
         Self { size: shape.gpu_count, link: shape.link, rail: shape.rail, zone: shape.zone }
     }
 
+    /// Whether every set of the size is as welcome as any other.
+    #[must_use]
+    pub fn is_plain(self) -> bool {
+        let is_any = self.link.is_none_or(|l| l.least == LinkClass::Unknown);
+        is_any && self.rail == Force::Off && self.zone == Force::Off
+    }
+
     /// The same rule without any hard or soft wish on rails, zone and link.
     #[must_use]
     pub fn link_only(self) -> Self {
@@ -44,15 +51,13 @@ impl Rule {
 
 /// How good a set is; the order of the fields is the order of what counts.
 ///
-/// Met wishes first, then the weakest link (it bounds a collective), then all links inside, then one zone, then what stays
-/// together outside, then the lowest positions, so that there is one answer.
+/// Met wishes first, then rails where they are wished, then how good the set is together with how good the sets are that it leaves,
+/// then the lowest positions, so that there is one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Worth {
     wishes_met: u32,
-    weakest: Option<LinkClass>,
-    inside: u64,
-    one_zone: bool,
-    left_inside: u64,
+    railed: u32,
+    value: u32,
     lowest: Reverse<u32>,
 }
 
@@ -72,18 +77,26 @@ impl Chooser for Afresh {
     }
 }
 
+/// Up to this many choices are compared one by one; above it the set is grown. 16 GPUs need at most 12,870.
+const EXACT_CHOICES_MAX: u64 = 20_000;
+
 /// The best set of the rule's size inside `free`.
 ///
-/// Exact where there are at most 20,000 choices (any 16 GPUs); beyond that the set grows greedily from every GPU and the
-/// best of those is taken.
+/// Without wishes it is a look-up in the fabric's table, with wishes the best of all legal sets: exact up to 16 GPUs. On larger
+/// machines it is exact among at most 20,000 choices, whose quality is then the sum of their link values; beyond that the set grows from
+/// every GPU and the best of those is taken.
 #[must_use]
 pub fn choose(fabric: &Fabric, free: GpuSet, rule: Rule) -> Option<GpuSet> {
-    let eligible = if rule.rail == Force::Required { free.and(fabric.railed()) } else { free };
     if rule.size == 0 {
         return Some(GpuSet::EMPTY);
     }
+    let tabled = if rule.is_plain() { fabric.tabled(free, rule.size) } else { None };
+    if let Some(best) = tabled {
+        return best;
+    }
+    let eligible = if rule.rail == Force::Required { free.and(fabric.railed()) } else { free };
     if choices(eligible.gpu_count(), rule.size) > EXACT_CHOICES_MAX {
-        return greedy(fabric, eligible, rule.size).filter(|set| satisfies(fabric, *set, rule));
+        return grow(fabric, eligible, rule.size).filter(|set| satisfies(fabric, *set, rule));
     }
     let legal = eligible.subsets(rule.size).filter(|set| satisfies(fabric, *set, rule));
     legal.max_by_key(|set| worth(fabric, free, *set, rule))
@@ -94,7 +107,7 @@ pub fn choose(fabric: &Fabric, free: GpuSet, rule: Rule) -> Option<GpuSet> {
 pub fn satisfies(fabric: &Fabric, set: GpuSet, rule: Rule) -> bool {
     let link = rule.link.filter(|l| l.force == Force::Required);
     let link_met = link.is_none_or(|l| link_meets(fabric, set, l));
-    let rail_met = rule.rail != Force::Required || set.is_subset(fabric.railed());
+    let rail_met = rule.rail != Force::Required || fabric.idle_rails().serves(set);
     let zone_met = rule.zone != Force::Required || fabric.zone(set).is_some();
     link_met && rail_met && zone_met
 }
@@ -106,7 +119,7 @@ fn link_meets(fabric: &Fabric, set: GpuSet, wish: LinkWish) -> bool {
 /// How many wishes the rule prefers, and how many of them the set meets.
 pub(crate) fn preferred(fabric: &Fabric, set: GpuSet, rule: Rule) -> (u32, u32) {
     let link = rule.link.filter(|l| l.force == Force::Preferred).map(|l| link_meets(fabric, set, l));
-    let rail = (rule.rail == Force::Preferred).then(|| set.is_subset(fabric.railed()));
+    let rail = (rule.rail == Force::Preferred).then(|| fabric.idle_rails().serves(set));
     let zone = (rule.zone == Force::Preferred).then(|| fabric.zone(set).is_some());
     [link, rail, zone]
         .into_iter()
@@ -116,30 +129,33 @@ pub(crate) fn preferred(fabric: &Fabric, set: GpuSet, rule: Rule) -> (u32, u32) 
 
 fn worth(fabric: &Fabric, free: GpuSet, set: GpuSet, rule: Rule) -> Worth {
     let (_, wishes_met) = preferred(fabric, set, rule);
-    Worth {
-        wishes_met,
-        weakest: fabric.weakest(set),
-        inside: fabric.inside(set),
-        one_zone: fabric.zone(set).is_some(),
-        left_inside: fabric.inside(free.minus(set)),
-        lowest: Reverse(set.bits()),
-    }
+    let railed = if rule.rail == Force::Off { 0 } else { fabric.idle_rails().matched(set).gpu_count };
+    let value = fabric.quality(set).0.saturating_add(fabric.kept(free.minus(set)).0);
+    Worth { wishes_met, railed, value, lowest: Reverse(set.bits()) }
 }
 
 /// Grows a set from every free GPU by the nearest next one, and takes the best of those.
-pub(crate) fn greedy(fabric: &Fabric, free: GpuSet, size: u32) -> Option<GpuSet> {
+pub(crate) fn grow(fabric: &Fabric, free: GpuSet, size: u32) -> Option<GpuSet> {
     let grown = free.iter().filter_map(|start| {
         let mut set = GpuSet::EMPTY.with(start);
         while set.gpu_count() < size {
-            let near = |i: u8| -> u64 {
-                set.iter().map(|m| u64::from(fabric.pair_value(usize::from(m.0), usize::from(i)))).sum()
-            };
-            let next = free.minus(set).iter().max_by_key(|i| (near(i.0), Reverse(i.0)))?;
+            let near = |i: GpuIndex| set.iter().map(|m| u64::from(fabric.pair_value(m, i))).sum::<u64>();
+            let next = free.minus(set).iter().max_by_key(|i| (near(*i), Reverse(*i)))?;
             set = set.with(next);
         }
         Some(set)
     });
     grown.max_by_key(|set| (fabric.weakest(*set), fabric.inside(*set), Reverse(set.bits())))
+}
+
+/// How many sets of `size` out of `count` there are, capped.
+fn choices(count: u32, size: u32) -> u64 {
+    let size = size.min(count.saturating_sub(size));
+    let mut result = 1_u64;
+    for i in 0..u64::from(size) {
+        result = result.saturating_mul(u64::from(count).saturating_sub(i)) / i.saturating_add(1);
+    }
+    result
 }
 
 #[cfg(test)]

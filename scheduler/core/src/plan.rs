@@ -255,10 +255,7 @@ fn score_parts(
 /// How near the set's GPUs are against the best set of that size on the idle node, and how many of the preferred wishes it
 /// meets: the mean of both. A node whose best set is a poor one must not look perfect to a pod that prefers NVLink.
 fn nearness(fabric: &Fabric, set: GpuSet, shape: &Shape) -> Ppm {
-    let inside = match shape.gpu_count {
-        0 | 1 => Ppm::ONE,
-        count => Ppm::ratio(fabric.inside(set), fabric.best_inside(count)),
-    };
+    let inside = if shape.gpu_count < 2 { Ppm::ONE } else { fabric.quality(set) };
     let (wished, met) = preferred(fabric, set, Rule::of(shape));
     let sum = u64::from(inside.0).saturating_add(u64::from(met).saturating_mul(u64::from(Ppm::ONE.0)));
     let mean = sum.checked_div(u64::from(wished).saturating_add(1)).unwrap_or(0);

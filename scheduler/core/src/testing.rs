@@ -69,6 +69,17 @@ pub(crate) fn topology(kind: Box8) -> NodeTopology {
     build(8, &|a, b| link(kind, a, b))
 }
 
+/// A topology of so many GPUs and NICs, all links unknown.
+pub(crate) fn bare(gpus: usize, nics: usize) -> NodeTopology {
+    let mut parts = build(u8::try_from(gpus).unwrap(), &|_, _| Link::default()).into_parts();
+    let one = parts.nics[0].clone();
+    let nic = |i: usize| Nic { name: NicName::parse(&format!("mlx5_{i}")).unwrap(), ..one.clone() };
+    parts.nics = (0..nics).map(nic).collect();
+    parts.zones = (0..4).map(|id| Zone { id: ZoneId(id), ..parts.zones[0].clone() }).collect();
+    parts.links = LinkMatrix::build(gpus + nics, |_, _| Link::default());
+    NodeTopology::try_new(parts).unwrap()
+}
+
 fn build(count: u8, link: &dyn Fn(usize, usize) -> Link) -> NodeTopology {
     let gpus = usize::from(count);
     let nics = gpus.min(6);

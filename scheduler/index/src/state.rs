@@ -18,6 +18,10 @@ use crate::snapshot::{NodeSlot, Snapshot};
 /// seconds old; this many deletions do not happen in that time.
 const GRAVES_MAX: usize = 16_384;
 
+/// Most memory for the set tables of all kinds of machines: thousands of kinds with 8 GPUs, eleven with 16. Kinds beyond it are planned
+/// without tables.
+const TABLE_BYTES_MAX: usize = 32 << 20;
+
 #[derive(Debug)]
 pub(crate) struct State {
     gpu_names: BTreeSet<String>,
@@ -143,7 +147,11 @@ impl State {
         }
         // Fabrics that no report uses any more go when a new one comes.
         self.fabrics.retain(|f| Arc::strong_count(f) > 1);
-        let fabric = Arc::new(fabric);
+        let tables = self.fabrics.iter().fold(0_usize, |sum, f| sum.saturating_add(f.table_bytes()));
+        let is_within = tables.saturating_add(fabric.table_bytes()) <= TABLE_BYTES_MAX;
+        let fabric = Arc::new(if is_within { fabric } else { fabric.coarse() });
+        // Here, and not in the first decision that needs it.
+        fabric.prepare();
         self.fabrics.insert(Arc::clone(&fabric));
         fabric
     }

@@ -25,6 +25,7 @@ pub mod id;
 pub mod kubelet;
 pub mod link;
 pub mod nic;
+pub mod nic_set;
 pub mod node;
 pub mod pcie;
 pub mod set;
@@ -39,6 +40,7 @@ pub use id::{BootId, Generation, GpuIndex, GpuUuid, MiB, NicName, NodeName, Zone
 pub use kubelet::Kubelet;
 pub use link::{Link, LinkClass, LinkMatrix, PcieLevel};
 pub use nic::{Bond, LinkLayer, Nic, NicFunction, PortState, Sriov, VirtualFunction};
+pub use nic_set::NicSet;
 pub use node::{Driver, Finding, NodeTopology, Parts, TopologyError};
 pub use pcie::{PciAddress, PciPath};
 pub use set::GpuSet;

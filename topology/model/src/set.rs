@@ -92,7 +92,19 @@ impl GpuSet {
 
     /// Positions in ascending order.
     pub fn iter(self) -> impl Iterator<Item = GpuIndex> {
-        (0_u8..32).map(GpuIndex).filter(move |i| self.contains(*i))
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let index = u8::try_from(left.trailing_zeros()).ok().filter(|i| *i < 32)?;
+            left &= left.wrapping_sub(1);
+            Some(GpuIndex(index))
+        })
+    }
+
+    /// The highest position; `None` for the empty set.
+    #[must_use]
+    pub fn highest(self) -> Option<GpuIndex> {
+        let above = u8::try_from(self.0.leading_zeros()).ok()?;
+        31_u8.checked_sub(above).map(GpuIndex)
     }
 
     /// The `size` lowest positions of the set; `None` when it holds fewer.

@@ -51,10 +51,10 @@ fn two_gpus_on_a_hybrid_mesh_are_a_double_link() {
 fn a_plan_names_devices_rails_zone_and_link() {
     let plan = plan(&idle(Box8::Switched), &demand(2, &[]), &Policy::default()).unwrap();
     let uuids: Vec<&str> = plan.containers[0].gpus.iter().map(|g| g.uuid.as_str()).collect();
-    assert_eq!(uuids, ["GPU-0", "GPU-1"]);
+    assert_eq!(uuids, ["GPU-4", "GPU-5"], "the other zone still has four GPUs with a rail each");
     let nics: Vec<&str> = plan.nics.iter().map(NicName::as_str).collect();
-    assert_eq!(nics, ["mlx5_0", "mlx5_1"]);
-    assert_eq!((plan.zone, plan.weakest), (Some(ZoneId(0)), Some(LinkClass::NvLink(18))));
+    assert_eq!(nics, ["mlx5_4", "mlx5_5"]);
+    assert_eq!((plan.zone, plan.weakest), (Some(ZoneId(1)), Some(LinkClass::NvLink(18))));
     assert_eq!(plan.generation, Generation(7));
 }
 

@@ -1,0 +1,235 @@
+//! What is computed once per kind of machine: how good every GPU set is, what every set of free GPUs is still worth, and which
+//! set is the best of a size among the free.
+
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use berth_model::GpuSet;
+
+use super::pairs::Pairs;
+use super::rails::Rails;
+use super::ring::rings;
+use crate::score::Ppm;
+
+/// Most GPUs for which tables are made: 65,536 sets. No machine known has more in one node.
+pub(super) const TABLE_GPUS_MAX: usize = 16;
+
+/// How much of a set's quality each thing is. The ring is what a collective runs at; the rest decides among equal rings, as on
+/// machines with NVSwitch where all rings are equal.
+const RING: u64 = 80;
+/// One zone, or as few as the size needs.
+const ZONES: u64 = 10;
+/// A rail for every GPU, or for as many as the machine can give.
+const RAILS: u64 = 5;
+/// All links inside.
+const INSIDE: u64 = 5;
+
+/// The sizes that pods ask for, and how often in percent, when nobody says otherwise.
+/// Source: multi-GPU jobs of public traces are nearly all powers of two; the shares are those of the `sets` bench.
+pub const SIZES: [(u32, u64); 4] = [(1, 45), (2, 25), (4, 20), (8, 10)];
+
+/// The tables of one fabric.
+#[derive(Debug)]
+pub(super) struct Table {
+    gpu_count: usize,
+    /// By set: how good it is, against the best of its size on the idle machine.
+    quality: Vec<u32>,
+    /// By set of free GPUs: how good the best sets in it are, over the sizes that pods ask for.
+    kept: Vec<u32>,
+    /// By set of free GPUs and size: the best set, zero while nobody has asked.
+    best: Vec<AtomicU16>,
+}
+
+impl Table {
+    pub(super) fn bytes(gpu_count: usize) -> usize {
+        let sets = bit(gpu_count);
+        sets.saturating_mul(8).saturating_add(sets.saturating_mul(2).saturating_mul(gpu_count.saturating_add(1)))
+    }
+
+    /// Builds quality and kept quality: 65,536 sets in some ten milliseconds; best sets come when they are asked for.
+    pub(super) fn of(pairs: &Pairs, rails: &Rails) -> Self {
+        let count = pairs.gpu_count;
+        let quality = qualities(pairs, rails, &rings(count, &pairs.speeds));
+        let kept = kept(count, &quality);
+        let cells = quality.len().saturating_mul(count.saturating_add(1));
+        let best = (0..cells).map(|_| AtomicU16::new(0)).collect();
+        Self { gpu_count: count, quality, kept, best }
+    }
+
+    pub(super) fn quality(&self, set: GpuSet) -> Ppm {
+        Ppm(at(&self.quality, set))
+    }
+
+    pub(super) fn kept(&self, free: GpuSet) -> Ppm {
+        Ppm(at(&self.kept, free))
+    }
+
+    /// The best set of `size` GPUs in `free`: one load after the first time that anybody asked for this `free`.
+    pub(super) fn best(&self, free: GpuSet, size: u32) -> Option<GpuSet> {
+        let free = free.and(GpuSet::first(self.gpu_count));
+        if size > free.gpu_count() || size == 0 {
+            return (size == 0).then_some(GpuSet::EMPTY);
+        }
+        let known = self.row(free).get(usize::try_from(size).ok()?)?.load(Ordering::Relaxed);
+        if known != 0 {
+            return Some(GpuSet::from_bits(u32::from(known)));
+        }
+        self.search(free);
+        let found = self.row(free).get(usize::try_from(size).ok()?)?.load(Ordering::Relaxed);
+        Some(GpuSet::from_bits(u32::from(found)))
+    }
+
+    fn row(&self, free: GpuSet) -> &[AtomicU16] {
+        let width = self.gpu_count.saturating_add(1);
+        let start = usize::try_from(free.bits()).unwrap_or(usize::MAX).saturating_mul(width);
+        self.best.get(start..start.saturating_add(width)).unwrap_or_default()
+    }
+
+    /// Finds the best set of every size in `free`, in one walk over its parts: at most 65,536 of them.
+    fn search(&self, free: GpuSet) {
+        let row = self.row(free);
+        let mut found = [(0_u32, GpuSet::EMPTY); TABLE_GPUS_MAX + 1];
+        for set in parts(free) {
+            let worth = self.quality(set).0.saturating_add(self.kept(free.minus(set)).0);
+            // Parts come in ascending order: of equal ones the lowest stays.
+            let best = usize::try_from(set.gpu_count()).ok().and_then(|size| found.get_mut(size));
+            if let Some(best) = best.filter(|(most, known)| worth > *most || known.is_empty()) {
+                *best = (worth, set);
+            }
+        }
+        // Two that search at once write the same answers.
+        for (cell, (_, set)) in row.iter().zip(found) {
+            cell.store(u16::try_from(set.bits()).unwrap_or(0), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Every part of a set, itself among them and the empty one not, in ascending order of bits.
+pub(crate) fn parts(of: GpuSet) -> impl Iterator<Item = GpuSet> {
+    let of = of.bits();
+    let mut part = 0_u32;
+    std::iter::from_fn(move || {
+        part = part.wrapping_sub(of) & of;
+        (part != 0).then(|| GpuSet::from_bits(part))
+    })
+}
+
+fn bit(position: usize) -> usize {
+    u32::try_from(position).ok().and_then(|p| 1_usize.checked_shl(p)).unwrap_or(0)
+}
+
+fn at(cells: &[u32], set: GpuSet) -> u32 {
+    usize::try_from(set.bits()).ok().and_then(|i| cells.get(i)).copied().unwrap_or(0)
+}
+
+fn set_of(bits: usize) -> GpuSet {
+    GpuSet::from_bits(u32::try_from(bits).unwrap_or(0))
+}
+
+/// Weighted things of a set before it is compared with the best of its size: each is at most its weight times [`Ppm::ONE`].
+fn qualities(pairs: &Pairs, rails: &Rails, rings: &[u32]) -> Vec<u32> {
+    let sizes = pairs.gpu_count.saturating_add(1);
+    let facts = Facts::of_all(pairs, rails, rings);
+    let size_of = |bits: usize| usize::try_from(bits.count_ones()).unwrap_or(0);
+    let mut ideal = vec![Facts { zones: u64::MAX, ..Facts::default() }; sizes];
+    for (bits, facts) in facts.iter().enumerate() {
+        if let Some(ideal) = ideal.get_mut(size_of(bits)) {
+            ideal.take_better(facts);
+        }
+    }
+    let mut raw = Vec::with_capacity(facts.len());
+    let mut most = vec![0_u64; sizes];
+    for (bits, facts) in facts.iter().enumerate() {
+        let value = ideal.get(size_of(bits)).map_or(0, |ideal| facts.against(ideal));
+        if let Some(most) = most.get_mut(size_of(bits)) {
+            *most = value.max(*most);
+        }
+        raw.push(value);
+    }
+    let share = |(bits, value): (usize, &u64)| Ppm::ratio(*value, most.get(size_of(bits)).copied().unwrap_or(0)).0;
+    raw.iter().enumerate().map(share).collect()
+}
+
+/// What is looked at in a set.
+#[derive(Debug, Clone, Copy, Default)]
+struct Facts {
+    ring: u64,
+    inside: u64,
+    zones: u64,
+    rails: u64,
+}
+
+impl Facts {
+    /// Of every set, each from the set without its highest GPU.
+    fn of_all(pairs: &Pairs, rails: &Rails, rings: &[u32]) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::with_capacity(rings.len());
+        for (bits, ring) in rings.iter().enumerate() {
+            let set = set_of(bits);
+            let inside = set.highest().map_or(0, |highest| {
+                let rest = bits.checked_sub(bit(usize::from(highest.0))).and_then(|rest| all.get(rest));
+                let links = set.iter().map(|gpu| if gpu == highest { 0 } else { u64::from(pairs.value(gpu, highest)) });
+                links.fold(rest.map_or(0, |rest| rest.inside), u64::saturating_add)
+            });
+            // One GPU has no collective inside the node: rails do not make it better, so that it leaves them to others.
+            let rails = if set.gpu_count() > 1 { rails.matched(set).gpu_count } else { 0 };
+            all.push(Self { ring: u64::from(*ring), inside, zones: pairs.zone_count(set), rails: u64::from(rails) });
+        }
+        all
+    }
+
+    fn take_better(&mut self, other: &Self) {
+        self.ring = self.ring.max(other.ring);
+        self.inside = self.inside.max(other.inside);
+        self.zones = self.zones.min(other.zones);
+        self.rails = self.rails.max(other.rails);
+    }
+
+    /// What nobody of this size can have counts as had.
+    fn against(&self, ideal: &Self) -> u64 {
+        let share = |part: u64, whole: u64| {
+            if whole == 0 { u64::from(Ppm::ONE.0) } else { u64::from(Ppm::ratio(part, whole).0) }
+        };
+        let parts = [
+            (RING, share(self.ring, ideal.ring)),
+            (ZONES, share(ideal.zones, self.zones)),
+            (RAILS, share(self.rails, ideal.rails)),
+            (INSIDE, share(self.inside, ideal.inside)),
+        ];
+        parts.iter().fold(0, |sum, (weight, value)| sum.saturating_add(weight.saturating_mul(*value)))
+    }
+}
+
+/// For every set of free GPUs the quality that the next pod would find, over [`SIZES`]; a size that does not fit finds zero.
+fn kept(count: usize, quality: &[u32]) -> Vec<u32> {
+    let sizes = SIZES.iter().filter(|(size, _)| usize::try_from(*size).is_ok_and(|s| s <= count));
+    let all = sizes.clone().fold(0_u64, |sum, (_, share)| sum.saturating_add(*share)).max(1);
+    let mut sums = vec![0_u64; quality.len()];
+    for (size, share) in sizes {
+        let best = best_within(quality, *size);
+        for (sum, best) in sums.iter_mut().zip(best) {
+            *sum = sum.saturating_add(share.saturating_mul(u64::from(best)));
+        }
+    }
+    sums.into_iter().map(|sum| u32::try_from(sum.checked_div(all).unwrap_or(0)).unwrap_or(Ppm::ONE.0)).collect()
+}
+
+/// For every set the quality of the best set of `size` in it: that of the set itself, or the best after leaving any one GPU out.
+fn best_within(quality: &[u32], size: u32) -> Vec<u32> {
+    let mut best = vec![0_u32; quality.len()];
+    for (set, quality) in quality.iter().enumerate() {
+        let mut found = 0;
+        if set.count_ones() == size {
+            found = *quality;
+        } else if set.count_ones() > size {
+            let mut rest = set;
+            while rest != 0 {
+                let one = rest & rest.wrapping_neg();
+                rest ^= one;
+                found = found.max(best.get(set ^ one).copied().unwrap_or(0));
+            }
+        }
+        if let Some(cell) = best.get_mut(set) {
+            *cell = found;
+        }
+    }
+    best
+}

@@ -17,7 +17,7 @@ const INTEGERS: [i32; 2] = [3, 5];
 const ALWAYS: [&str; 4] = ["Status.gpu_count", "Status.generation", "Zone.id", "IommuGroup.id"];
 
 /// Longest list or text per field, by the same constants that decode holds.
-const LIMITS: [(&str, &str); 46] = [
+const LIMITS: &[(&str, &str)] = &[
     ("Status.product", "TEXT_BYTES_MAX"),
     ("Status.boot_id", "ID_BYTES_MAX"),
     ("Status.agent_version", "NAME_BYTES_MAX"),
@@ -36,6 +36,24 @@ const LIMITS: [(&str, &str); 46] = [
     ("Gpu.cpus", "CPU_LIST_BYTES_MAX"),
     ("Gpu.health_reason", "TEXT_BYTES_MAX"),
     ("Gpu.pci", "NAME_BYTES_MAX"),
+    ("Status.serials", "SERIALS_BYTES_MAX"),
+    ("Gpu.nvlinks_down", "NVLINKS_MAX"),
+    ("Gpu.nvlink_errors", "NVLINKS_MAX"),
+    ("Gpu.pcie", "NAME_BYTES_MAX"),
+    ("Gpu.mig_instances", "MIG_INSTANCES_MAX"),
+    ("Product.part", "NAME_BYTES_MAX"),
+    ("Product.architecture", "NAME_BYTES_MAX"),
+    ("Product.pcie_max", "NAME_BYTES_MAX"),
+    ("Product.read", "NAME_BYTES_MAX"),
+    ("Product.compute_mode", "NAME_BYTES_MAX"),
+    ("Product.virtualization", "NAME_BYTES_MAX"),
+    ("Product.host_vgpu", "NAME_BYTES_MAX"),
+    ("Product.mig_profiles", "MIG_PROFILES_MAX"),
+    ("Fabric.state", "NAME_BYTES_MAX"),
+    ("Fabric.cluster", "NAME_BYTES_MAX"),
+    ("Fabric.health", "NAME_BYTES_MAX"),
+    ("Driver.nvml", "NAME_BYTES_MAX"),
+    ("Driver.cuda", "NAME_BYTES_MAX"),
     ("Nic.name", "ID_BYTES_MAX"),
     ("Finding.code", "NAME_BYTES_MAX"),
     ("Finding.device", "NAME_BYTES_MAX"),

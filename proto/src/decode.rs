@@ -7,10 +7,11 @@ use std::fmt::Display;
 
 use berth_model::link::MatrixError;
 use berth_model::{
-    BootId, CpuSet, Driver, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, HugePages, LinkMatrix, MiB, NodeName,
-    NodeTopology, Parts, PciAddress, TopologyError, Zone, ZoneId,
+    BootId, CpuSet, Driver, DriverVersions, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, HugePages, LinkMatrix,
+    MiB, NodeName, NodeTopology, Parts, PciAddress, TopologyError, Zone, ZoneId,
 };
 
+use crate::detail::{self, Product};
 use crate::encode::cpus_of_zone;
 use crate::limit::{
     CPU_LIST_BYTES_MAX, DEVICES_MAX, FINDINGS_MAX, GPUS_MAX, NAME_BYTES_MAX, NICS_MAX, ROW_BYTES_MAX, TEXT_BYTES_MAX,
@@ -51,13 +52,17 @@ impl From<TopologyError> for DecodeError {
 /// [`DecodeError`] for the first field that is missing, malformed, outside its limit, or contradicts another.
 pub fn decode(node: &str, report: &wire::Status) -> Result<NodeTopology, DecodeError> {
     let zones = each("zones", &report.zones, ZONES_MAX, |_, z| zone(z))?;
-    let products = each("products", &report.products, GPUS_MAX, |_, p| text("name", &p.name, NAME_BYTES_MAX))?;
+    let products = each("products", &report.products, GPUS_MAX, |_, p| detail::decode_product(p))?;
+    at_most("gpus", report.gpus.len(), GPUS_MAX)?;
+    let serials = detail::decode_serials(report)?;
     let topology = NodeTopology::try_new(Parts {
         node: NodeName::parse(node).map_err(|e| refusal("metadata.name", e))?,
         boot_id: BootId::parse(&report.boot_id).map_err(|e| refusal("bootID", e))?,
         generation: Generation(unsigned("generation", report.generation)?),
         driver: driver(report.driver.as_ref())?,
-        gpus: each("gpus", &report.gpus, GPUS_MAX, |i, g| gpu(i, g, &zones, &products))?,
+        gpus: each("gpus", &report.gpus, GPUS_MAX, |i, g| {
+            gpu(i, g, &zones, &products, serials.get(i).cloned().flatten())
+        })?,
         nics: each("nics", &report.nics, NICS_MAX, |_, n| nic::nic(n))?,
         links: links(&report.links)?,
         host: host::host(report.host.as_ref())?,
@@ -83,7 +88,11 @@ fn driver(driver: Option<&wire::Driver>) -> Result<Driver, DecodeError> {
         return Err(refusal("driver", "missing, an object with a state is right"));
     };
     match driver.state.as_str() {
-        "loaded" => Ok(Driver::Loaded(text("driver.version", &driver.version, NAME_BYTES_MAX)?)),
+        "loaded" => Ok(Driver::Loaded(DriverVersions {
+            driver: text("driver.version", &driver.version, NAME_BYTES_MAX)?,
+            nvml: detail::decode_nvml_version(&driver.version, &driver.nvml)?,
+            cuda: optional_text("driver.cuda", &driver.cuda)?,
+        })),
         "absent" => Ok(Driver::Absent(text("driver.text", &driver.text, TEXT_BYTES_MAX)?)),
         other => Err(refusal("driver.state", format!("{:?} is neither loaded nor absent", cut(other, NAME_BYTES_MAX)))),
     }
@@ -107,7 +116,13 @@ fn huge_pages(text: &str) -> Result<Vec<HugePages>, DecodeError> {
     HugePages::parse(text).ok_or_else(wrong)
 }
 
-fn gpu(position: usize, gpu: &wire::Gpu, zones: &[Zone], products: &[String]) -> Result<Gpu, DecodeError> {
+fn gpu(
+    position: usize,
+    gpu: &wire::Gpu,
+    zones: &[Zone],
+    products: &[Product],
+    serial: Option<String>,
+) -> Result<Gpu, DecodeError> {
     let product = usize::try_from(gpu.product_index).ok().and_then(|p| products.get(p)).ok_or_else(|| {
         let problem = format!("{} is no position in products, which has {}", gpu.product_index, products.len());
         refusal("productIndex", problem)
@@ -117,14 +132,15 @@ fn gpu(position: usize, gpu: &wire::Gpu, zones: &[Zone], products: &[String]) ->
         index: GpuIndex(u8::try_from(position).map_err(|_| outside("index", position, u8::MAX))?),
         uuid: GpuUuid::parse(&gpu.uuid).map_err(|e| refusal("uuid", e))?,
         pci: PciAddress::parse(&gpu.pci).map_err(|e| refusal("pci", e))?,
-        product: product.clone(),
-        memory: gpu.memory_mib.map(|m| unsigned("memoryMiB", m)).transpose()?.map(MiB),
+        product: product.name.clone(),
+        memory: gpu.memory_mib.map(|m| unsigned("memoryMiB", m)).transpose()?.map(MiB).or(product.memory),
         zone,
         cpus: gpu.cpus.as_deref().map_or_else(|| Ok(cpus_of_zone(zones, zone)), cpus)?,
         memory_zone: optional_zone_id("memoryZone", gpu.memory_zone)?,
         nearest_zones: gpu.nearest_zones.as_deref().map(nearest_zones).transpose()?,
-        mig_enabled: gpu.mig_enabled,
+        mig_enabled: gpu.mig_enabled.or(product.mig_enabled),
         health: health(gpu)?,
+        detail: detail::decode(position, gpu, product, serial)?,
     })
 }
 
@@ -182,29 +198,34 @@ fn optional_zone_id(field: &str, id: Option<i32>) -> Result<Option<ZoneId>, Deco
     id.map(|id| zone_id(field, id)).transpose()
 }
 
-fn unsigned(field: &str, value: i64) -> Result<u64, DecodeError> {
+pub(crate) fn unsigned(field: &str, value: i64) -> Result<u64, DecodeError> {
     u64::try_from(value).map_err(|_| outside(field, value, i64::MAX))
 }
 
-fn text(field: &str, given: &str, bytes_max: usize) -> Result<String, DecodeError> {
+pub(crate) fn text(field: &str, given: &str, bytes_max: usize) -> Result<String, DecodeError> {
     if given.len() > bytes_max {
         return Err(refusal(field, format!("{} bytes, at most {bytes_max} are taken", given.len())));
     }
     Ok(given.to_owned())
 }
 
-fn at_most(field: &str, count: usize, count_max: usize) -> Result<(), DecodeError> {
+/// A name that is absent where it is empty.
+pub(crate) fn optional_text(field: &str, given: &str) -> Result<Option<String>, DecodeError> {
+    text(field, given, NAME_BYTES_MAX).map(|t| Some(t).filter(|t| !t.is_empty()))
+}
+
+pub(crate) fn at_most(field: &str, count: usize, count_max: usize) -> Result<(), DecodeError> {
     if count > count_max {
         return Err(refusal(field, format!("{count} entries, at most {count_max} are taken")));
     }
     Ok(())
 }
 
-fn outside(field: &str, value: impl Display, max: impl Display) -> DecodeError {
+pub(crate) fn outside(field: &str, value: impl Display, max: impl Display) -> DecodeError {
     refusal(field, format!("{value} is not within 0 to {max}"))
 }
 
-fn refusal(field: impl Into<String>, problem: impl Display) -> DecodeError {
+pub(crate) fn refusal(field: impl Into<String>, problem: impl Display) -> DecodeError {
     DecodeError { field: field.into(), problem: problem.to_string() }
 }
 

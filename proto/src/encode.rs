@@ -7,6 +7,7 @@ use berth_model::{
     Zone, ZoneId,
 };
 
+use crate::detail::{self, Products};
 use crate::limit::{FINDINGS_MAX, NAME_BYTES_MAX, NETDEVS_MAX, TEXT_BYTES_MAX, VIRTUAL_FUNCTIONS_MAX, cut};
 use crate::topology::v1alpha1 as wire;
 
@@ -16,7 +17,7 @@ use crate::topology::v1alpha1 as wire;
 #[must_use]
 pub fn encode(topology: &NodeTopology, agent_version: &str) -> wire::Status {
     let parts = topology.parts();
-    let products = products(&parts.gpus);
+    let products = Products::of(&parts.gpus);
     wire::Status {
         gpu_count: parts.gpus.len().try_into().unwrap_or(i32::MAX),
         product: cut(&topology.products(), TEXT_BYTES_MAX).to_owned(),
@@ -28,7 +29,8 @@ pub fn encode(topology: &NodeTopology, agent_version: &str) -> wire::Status {
         driver: Some(driver(&parts.driver)),
         zones: parts.zones.iter().map(zone).collect(),
         gpus: parts.gpus.iter().map(|g| gpu(g, &parts.zones, &products)).collect(),
-        products: products.into_iter().map(|name| wire::Product { name }).collect(),
+        products: products.into_wire(),
+        serials: detail::serials(&parts.gpus),
         nics: parts.nics.iter().map(nic).collect(),
         links: parts.links.rows(),
         host: host::host(&parts.host),
@@ -47,27 +49,21 @@ fn health_word(parts: &Parts) -> &'static str {
     }
 }
 
-/// Products in the order in which GPUs show them first, so that one product, the usual case, is position 0.
-fn products(gpus: &[Gpu]) -> Vec<String> {
-    let mut products: Vec<String> = Vec::new();
-    for gpu in gpus {
-        let name = cut(&gpu.product, NAME_BYTES_MAX);
-        if !products.iter().any(|p| p == name) {
-            products.push(name.to_owned());
-        }
-    }
-    products
-}
-
 fn driver(driver: &Driver) -> wire::Driver {
-    let (state, version, text) = match driver {
-        Driver::Loaded(version) => ("loaded", version.as_str(), ""),
-        Driver::Absent(text) => ("absent", "", text.as_str()),
-    };
-    wire::Driver {
-        state: state.to_owned(),
-        version: cut(version, NAME_BYTES_MAX).to_owned(),
-        text: cut(text, TEXT_BYTES_MAX).to_owned(),
+    let name = |text: &str| cut(text, NAME_BYTES_MAX).to_owned();
+    match driver {
+        Driver::Loaded(versions) => wire::Driver {
+            state: "loaded".to_owned(),
+            version: name(&versions.driver),
+            text: String::new(),
+            nvml: detail::nvml_version(&versions.driver, versions.nvml.as_deref().unwrap_or_default()),
+            cuda: name(versions.cuda.as_deref().unwrap_or_default()),
+        },
+        Driver::Absent(text) => wire::Driver {
+            state: "absent".to_owned(),
+            text: cut(text, TEXT_BYTES_MAX).to_owned(),
+            ..wire::Driver::default()
+        },
     }
 }
 
@@ -81,23 +77,22 @@ fn zone(zone: &Zone) -> wire::Zone {
     }
 }
 
-fn gpu(gpu: &Gpu, zones: &[Zone], products: &[String]) -> wire::Gpu {
-    let product = cut(&gpu.product, NAME_BYTES_MAX);
-    let position = products.iter().position(|p| p == product).unwrap_or_default();
+fn gpu(gpu: &Gpu, zones: &[Zone], products: &Products) -> wire::Gpu {
     let differs = gpu.cpus != cpus_of_zone(zones, gpu.zone);
-    wire::Gpu {
+    let mut report = wire::Gpu {
         uuid: gpu.uuid.to_string(),
         pci: gpu.pci.to_string(),
-        product_index: position.try_into().unwrap_or(i32::MAX),
-        memory_mib: gpu.memory.map(mib),
+        product_index: products.position(gpu).try_into().unwrap_or(i32::MAX),
         zone: gpu.zone.map(|z| z.0.into()),
         cpus: differs.then(|| gpu.cpus.to_string()),
         memory_zone: gpu.memory_zone.map(|z| z.0.into()),
         nearest_zones: gpu.nearest_zones.as_deref().map(zone_list),
-        mig_enabled: gpu.mig_enabled,
         health: gpu.health.word().to_owned(),
         health_reason: cut(gpu.health.reason(), TEXT_BYTES_MAX).to_owned(),
-    }
+        ..wire::Gpu::default()
+    };
+    detail::encode(gpu, &mut report);
+    report
 }
 
 /// Zones in the kernel's list form.

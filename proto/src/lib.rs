@@ -6,6 +6,7 @@
 
 mod crd;
 mod decode;
+mod detail;
 mod encode;
 pub mod limit;
 mod object;

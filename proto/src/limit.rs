@@ -12,10 +12,18 @@ pub const NICS_MAX: usize = NodeTopology::NICS_MAX;
 pub const DEVICES_MAX: usize = LinkMatrix::DEVICES_MAX;
 /// Most findings: one per device is already more than a person reads.
 pub const FINDINGS_MAX: usize = LinkMatrix::DEVICES_MAX;
+/// Most NVLinks of a GPU.
+pub const NVLINKS_MAX: usize = 18;
+/// Most MIG profiles of a product.
+pub const MIG_PROFILES_MAX: usize = berth_model::MigCapability::PROFILES_MAX;
+/// Most GPU instances of a GPU: one per memory slot.
+pub const MIG_INSTANCES_MAX: usize = 8;
 /// Longest identity in bytes.
 pub const ID_BYTES_MAX: usize = berth_model::id::ID_BYTES_MAX;
 /// Longest name (product, version, code, device) in bytes. NVML's own names end at 96.
 pub const NAME_BYTES_MAX: usize = 128;
+/// Longest list of serial numbers in bytes.
+pub const SERIALS_BYTES_MAX: usize = GPUS_MAX * (NAME_BYTES_MAX + 1);
 /// Longest sentence in bytes.
 pub const TEXT_BYTES_MAX: usize = 512;
 /// Longest CPU list in bytes: the worst list of 8192 CPUs (two of three set) takes less than 27 KiB.

@@ -2,11 +2,14 @@
 
 mod host;
 
+mod detail;
+
 use std::collections::BTreeSet;
 
 use berth_model::{
-    BootId, CpuSet, Driver, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, HugePages, Link, LinkLayer,
-    LinkMatrix, MiB, Nic, NicName, NodeName, NodeTopology, Parts, PciAddress, PcieLevel, PortState, Zone, ZoneId,
+    BootId, CpuSet, Driver, DriverVersions, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, HugePages, Link,
+    LinkLayer, LinkMatrix, MiB, Nic, NicName, NodeName, NodeTopology, Parts, PciAddress, PcieLevel, PortState, Zone,
+    ZoneId,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -34,6 +37,7 @@ pub(crate) fn eight_gpus_ten_nics() -> NodeTopology {
         nearest_zones: None,
         mig_enabled: Some(false),
         health: Health::Healthy,
+        detail: detail::healthy(i),
     };
     let nic = |i: u8| Nic {
         name: NicName::parse(&format!("mlx5_{i}")).unwrap(),
@@ -55,7 +59,11 @@ pub(crate) fn eight_gpus_ten_nics() -> NodeTopology {
         node: NodeName::parse("gpu-node-0017.pool-a.cluster.example").unwrap(),
         boot_id: BootId::parse("6f2c9f0e-5d3b-4a9b-8d1e-0a7c5b3e9f10").unwrap(),
         generation: Generation(12),
-        driver: Driver::Loaded("570.172.08".to_owned()),
+        driver: Driver::Loaded(DriverVersions {
+            driver: "570.172.08".to_owned(),
+            nvml: Some("12.570.172.08".to_owned()),
+            cuda: Some("12.8".to_owned()),
+        }),
         zones,
         gpus,
         nics,
@@ -72,7 +80,8 @@ pub(crate) fn topology() -> impl Strategy<Value = NodeTopology> {
     (zones, 0_usize..9, 0_usize..6, any::<bool>()).prop_flat_map(|(zones, gpu_count, nic_count, loaded)| {
         let ids: Vec<u16> = zones.iter().copied().collect();
         let devices = gpu_count + nic_count;
-        let driver = "[ -~]{0,40}".prop_map(move |t| if loaded { Driver::Loaded(t) } else { Driver::Absent(t) });
+        let driver =
+            "[ -~]{0,40}".prop_map(move |t| if loaded { Driver::Loaded(t.as_str().into()) } else { Driver::Absent(t) });
         (
             zone_list(zones),
             vec(gpu(ids.clone()), gpu_count),
@@ -139,8 +148,8 @@ fn health() -> impl Strategy<Value = Health> {
 fn gpu(zones: Vec<u16>) -> impl Strategy<Value = Gpu> {
     let zone = proptest::option::of(proptest::sample::select(zones).prop_map(ZoneId));
     let place = (zone, cpus(), proptest::option::of((0..100_u16).prop_map(ZoneId)));
-    ("[!-~]{1,40}", "NVIDIA [AB]", mib(), place, any::<Option<bool>>(), health(), 0_u32..70_000).prop_map(
-        |(uuid, product, memory, (zone, cpus, memory_zone), mig_enabled, health, domain)| Gpu {
+    ("[!-~]{1,40}", "NVIDIA [AB]", mib(), place, any::<Option<bool>>(), health(), 0_u32..70_000, detail::detail())
+        .prop_map(|(uuid, product, memory, (zone, cpus, memory_zone), mig_enabled, health, domain, detail)| Gpu {
             index: GpuIndex(0),
             uuid: GpuUuid::parse(&uuid).unwrap(),
             pci: PciAddress { domain, bus: 0, device: 0, function: 0 },
@@ -153,8 +162,8 @@ fn gpu(zones: Vec<u16>) -> impl Strategy<Value = Gpu> {
                 .map(|z| if zone < Some(z) { zone.into_iter().chain([z]).collect() } else { Vec::new() }),
             mig_enabled,
             health,
-        },
-    )
+            detail,
+        })
 }
 
 fn nic(zones: Vec<u16>) -> impl Strategy<Value = Nic> {

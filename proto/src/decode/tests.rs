@@ -54,7 +54,7 @@ fn refused(break_it: Break) -> DecodeError {
 
 #[test]
 fn a_refused_report_names_the_field_and_what_would_be_right() {
-    let cases: [(&str, Break); 20] = [
+    let cases: &[(&str, Break)] = &[
         ("bootID: boot id \"\" is not valid: it needs 1 to 253", |r| r.boot_id.clear()),
         ("generation: -1 is not within 0 to 9223372036854775807", |r| r.generation = -1),
         ("driver: missing, an object with a state is right", |r| r.driver = None),
@@ -73,12 +73,25 @@ fn a_refused_report_names_the_field_and_what_would_be_right() {
         ("gpus[7].productIndex: 4 is no position in products, which has 1", |r| r.gpus[7].product_index = 4),
         ("gpus[0].zone: zone 9 is not among zones", |r| r.gpus[0].zone = Some(9)),
         ("gpus[0].health: missing, one of healthy", |r| r.gpus[0].health.clear()),
+        ("products[0].nvlinks: 19 is not within 0 to 18", |r| r.products[0].nvlinks = Some(19)),
+        ("products[0].pcieMax: \"fast\" is no link like 5x16", |r| r.products[0].pcie_max = "fast".to_owned()),
+        ("products[0].migProfiles[0]: \"1g\" is no MIG profile", |r| {
+            r.products[0].mig_profiles = vec!["1g".to_owned()];
+        }),
+        ("serials: 2 words, 8 are right", |r| r.serials = "a b".to_owned()),
+        ("gpus[1].eccVolatile: -1 is not within", |r| r.gpus[1].ecc_volatile = -1),
+        ("gpus[1].nvlinksDown: 18 is not within 0 to 17", |r| r.gpus[1].nvlinks_down = vec![18]),
+        ("gpus[1].nvlinkErrors: \"3\" is no link:count", |r| r.gpus[1].nvlink_errors = vec!["3".to_owned()]),
+        ("gpus[1].pcie: \"0x0\" is no link", |r| r.gpus[1].pcie = "0x0".to_owned()),
+        ("gpus[1].migInstances[0]: \"1g.10gb@0+1\" is at no placement of migProfiles", |r| {
+            r.gpus[1].mig_instances = vec!["1g.10gb@0+1".to_owned()];
+        }),
         ("nics[9].rateGbps: -4 is not within", |r| r.nics[9].rate_gbps = Some(-4)),
         ("links[1]: row 1 has 1 cells, 18 are right", |r| r.links[1] = "X".to_owned()),
         ("links[1]: 2000 bytes, at most 1280 are taken", |r| r.links[1] = "x".repeat(2000)),
         ("links: 0 rows, 18 are right", |r| r.links.clear()),
     ];
-    for (said, break_it) in cases {
+    for (said, break_it) in cases.iter().copied() {
         let error = refused(break_it).to_string();
         assert!(error.starts_with(said), "{error}");
     }
@@ -98,6 +111,22 @@ fn lists_beyond_their_limits_are_refused_before_they_are_read() {
         let error = refused(break_it).to_string();
         assert!(error.starts_with(said), "{error}");
     }
+}
+
+#[test]
+fn overlapping_instances_are_refused_and_what_is_not_told_is_unknown_not_zero() {
+    let mut report = encode(&eight_gpus_ten_nics(), "0.1.0");
+    report.products[0].mig_profiles =
+        vec!["1g.10gb 19 1 9984 7 1@0,1".to_owned(), "2g.20gb 14 2 20096 3 2@0".to_owned()];
+    report.gpus[0].mig_instances = vec!["1g.10gb@1+1".to_owned(), "2g.20gb@0+2".to_owned()];
+    let error = decode("n", &report).unwrap_err().to_string();
+    assert_eq!(error, "gpus[0].migInstances: two instances share a memory slot");
+
+    report.gpus[0].mig_instances.clear();
+    report.products[0].read = "mr".to_owned();
+    let detail = decode("n", &report).unwrap().into_parts().gpus.remove(0).detail;
+    assert_eq!((detail.wear.ecc_volatile, detail.board.ecc, detail.pcie), (None, None, None));
+    assert_eq!((detail.minor, detail.wear.remap), (Some(0), Some(Default::default())));
 }
 
 #[test]

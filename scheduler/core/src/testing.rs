@@ -95,6 +95,7 @@ fn build(count: u8, link: &dyn Fn(usize, usize) -> Link) -> NodeTopology {
         nearest_zones: None,
         mig_enabled: Some(false),
         health: Health::Healthy,
+        detail: berth_model::GpuDetail::default(),
     };
     let nic = |i: usize| Nic {
         name: NicName::parse(&format!("mlx5_{i}")).unwrap(),
@@ -118,7 +119,7 @@ fn build(count: u8, link: &dyn Fn(usize, usize) -> Link) -> NodeTopology {
         node: NodeName::parse("n1").unwrap(),
         boot_id: BootId::parse("b").unwrap(),
         generation: Generation(7),
-        driver: Driver::Loaded("580".to_owned()),
+        driver: Driver::Loaded("580".into()),
         zones: vec![zone(0), zone(1)],
         gpus: (0..count).map(gpu).collect(),
         nics: (0..nics).map(nic).collect(),

@@ -47,12 +47,13 @@ pub(crate) fn topology(node: &str, generation: u64, sick: u8) -> NodeTopology {
         nearest_zones: None,
         mig_enabled: None,
         health: if i >= 4 - sick { Health::Unhealthy("lost".to_owned()) } else { Health::Healthy },
+        detail: berth_model::GpuDetail::default(),
     };
     NodeTopology::try_new(Parts {
         node: name(node),
         boot_id: BootId::parse("boot").unwrap(),
         generation: Generation(generation),
-        driver: Driver::Loaded("580".to_owned()),
+        driver: Driver::Loaded("580".into()),
         zones: Vec::new(),
         gpus: (0..4).map(gpu).collect(),
         nics: Vec::new(),

@@ -45,12 +45,13 @@ fn topology(text: &str, generation: u64, sick: Option<u8>) -> NodeTopology {
         nearest_zones: None,
         mig_enabled: None,
         health: if sick == Some(i) { Health::Unhealthy("lost".to_owned()) } else { Health::Healthy },
+        detail: berth_model::GpuDetail::default(),
     };
     NodeTopology::try_new(Parts {
         node: name(text),
         boot_id: BootId::parse("boot").unwrap(),
         generation: Generation(generation),
-        driver: Driver::Loaded(String::new()),
+        driver: Driver::Loaded("".into()),
         zones: Vec::new(),
         gpus: (0..4).map(gpu).collect(),
         nics: Vec::new(),

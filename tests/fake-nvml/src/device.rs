@@ -106,6 +106,10 @@ pub unsafe extern "C" fn nvmlDeviceGetName(device: nvmlDevice_t, name: *mut c_ch
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetUUID(device: nvmlDevice_t, uuid: *mut c_char, length: c_uint) -> nvmlReturn_t {
     answered("nvmlDeviceGetUUID", |session| {
+        if let Some(mig) = crate::mig::uuid(session, device) {
+            // SAFETY: the caller's promise.
+            return unsafe { out::text(uuid, length, &mig) };
+        }
         let (_, known, _) = session.by_handle(device)?;
         // SAFETY: the caller's promise.
         unsafe { out::text(uuid, length, known.uuid.as_ref().map_err(Refusal::from)?) }
@@ -122,20 +126,6 @@ pub unsafe extern "C" fn nvmlDeviceGetIndex(device: nvmlDevice_t, index: *mut c_
         let (position, ..) = session.by_handle(device)?;
         // SAFETY: the caller's promise.
         unsafe { out::value(index, c_uint::try_from(position).map_err(|_| Refusal::UNKNOWN)?) }
-    })
-}
-
-/// The number of the GPU's device file, here its position in the machine file.
-///
-/// # Safety
-/// `minor` is null or valid for writing.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetMinorNumber(device: nvmlDevice_t, minor: *mut c_uint) -> nvmlReturn_t {
-    answered("nvmlDeviceGetMinorNumber", |session| {
-        let (_, _, gpu) = session.by_handle(device)?;
-        let position = session.machine().gpus.iter().position(|g| g.path == gpu.path).ok_or(Refusal::UNKNOWN)?;
-        // SAFETY: the caller's promise.
-        unsafe { out::value(minor, c_uint::try_from(position).map_err(|_| Refusal::UNKNOWN)?) }
     })
 }
 
@@ -187,8 +177,10 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
         if version != MEMORY_V2_VERSION {
             return Err(Refusal::code(nvmlReturn_enum_NVML_ERROR_ARGUMENT_VERSION_MISMATCH));
         }
+        let reserved = *known.detail.identity.memory_reserved_bytes.as_ref().map_err(Refusal::from)?;
+        let free = total.saturating_sub(reserved);
         // SAFETY: as above.
-        unsafe { out::value(memory, nvmlMemory_v2_t { version, total, reserved: 0, free: total, used: 0 }) }
+        unsafe { out::value(memory, nvmlMemory_v2_t { version, total, reserved, free, used: 0 }) }
     })
 }
 
@@ -205,8 +197,9 @@ pub unsafe extern "C" fn nvmlDeviceGetMigMode(
     answered("nvmlDeviceGetMigMode", |session| {
         let (_, known, _) = session.by_handle(device)?;
         let enabled = c_uint::from(*known.mig_enabled.as_ref().map_err(Refusal::from)?);
+        let later = c_uint::from(*known.detail.parts.mig_pending.as_ref().map_err(Refusal::from)?);
         // SAFETY: the caller's promise.
-        unsafe { out::value(current, enabled).and_then(|()| out::value(pending, enabled)) }
+        unsafe { out::value(current, enabled).and_then(|()| out::value(pending, later)) }
     })
 }
 

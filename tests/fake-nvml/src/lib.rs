@@ -8,8 +8,10 @@
 //! `symbolsAbsent` of the faults answers "function not found". No panic crosses the C boundary: it becomes "unknown error".
 #![allow(unsafe_code, reason = "the C interface of NVML is made of raw pointers")]
 
+pub mod detail;
 pub mod device;
 pub mod events;
+pub mod mig;
 pub mod nvlink;
 mod out;
 mod state;
@@ -63,6 +65,35 @@ pub const SYMBOLS: &[&str] = &[
     "nvmlDeviceGetNvLinkState",
     "nvmlDeviceGetNvLinkRemotePciInfo_v2",
     "nvmlDeviceGetNvLinkRemoteDeviceType",
+    "nvmlDeviceGetNvLinkVersion",
+    "nvmlDeviceGetNvLinkErrorCounter",
+    "nvmlDeviceGetArchitecture",
+    "nvmlDeviceGetSerial",
+    "nvmlDeviceGetBoardPartNumber",
+    "nvmlDeviceGetPersistenceMode",
+    "nvmlDeviceGetComputeMode",
+    "nvmlDeviceGetVirtualizationMode",
+    "nvmlDeviceGetHostVgpuMode",
+    "nvmlDeviceGetPerformanceState",
+    "nvmlDeviceGetEccMode",
+    "nvmlDeviceGetTotalEccErrors",
+    "nvmlDeviceGetRetiredPages_v2",
+    "nvmlDeviceGetRetiredPagesPendingStatus",
+    "nvmlDeviceGetRemappedRows",
+    "nvmlDeviceGetCurrPcieLinkGeneration",
+    "nvmlDeviceGetMaxPcieLinkGeneration",
+    "nvmlDeviceGetCurrPcieLinkWidth",
+    "nvmlDeviceGetMaxPcieLinkWidth",
+    "nvmlDeviceGetGpuFabricInfo",
+    "nvmlDeviceGetGpuFabricInfoV",
+    "nvmlDeviceGetGpuInstanceProfileInfo",
+    "nvmlDeviceGetGpuInstanceProfileInfoV",
+    "nvmlDeviceGetGpuInstancePossiblePlacements_v2",
+    "nvmlDeviceGetGpuInstances",
+    "nvmlGpuInstanceGetInfo",
+    "nvmlDeviceGetMaxMigDeviceCount",
+    "nvmlDeviceGetMigDeviceHandleByIndex",
+    "nvmlDeviceGetGpuInstanceId",
 ];
 
 /// Why a call is refused: NVML's own code.

@@ -1,13 +1,14 @@
 //! Calls about the NVLinks of a GPU.
 
-use std::ffi::c_uint;
+use std::ffi::{c_uint, c_ulonglong};
 
 use berth_probe::facts::{NvLinkFacts, RemoteDevice};
 use nvml_wrapper_sys::bindings::{
     nvmlDevice_t, nvmlEnableState_t, nvmlIntNvLinkDeviceType_enum_NVML_NVLINK_DEVICE_TYPE_GPU,
     nvmlIntNvLinkDeviceType_enum_NVML_NVLINK_DEVICE_TYPE_SWITCH,
-    nvmlIntNvLinkDeviceType_enum_NVML_NVLINK_DEVICE_TYPE_UNKNOWN, nvmlIntNvLinkDeviceType_t, nvmlPciInfo_t,
-    nvmlReturn_t,
+    nvmlIntNvLinkDeviceType_enum_NVML_NVLINK_DEVICE_TYPE_UNKNOWN, nvmlIntNvLinkDeviceType_t,
+    nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_REPLAY, nvmlNvLinkErrorCounter_t, nvmlPciInfo_t,
+    nvmlReturn_enum_NVML_ERROR_NOT_SUPPORTED, nvmlReturn_t,
 };
 
 use crate::state::Session;
@@ -72,5 +73,43 @@ pub unsafe extern "C" fn nvmlDeviceGetNvLinkRemoteDeviceType(
         };
         // SAFETY: the caller's promise.
         unsafe { out::value(kind, answer) }
+    })
+}
+
+/// The generation of a link.
+///
+/// # Safety
+/// `version` is null or valid for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetNvLinkVersion(
+    device: nvmlDevice_t,
+    number: c_uint,
+    version: *mut c_uint,
+) -> nvmlReturn_t {
+    answered("nvmlDeviceGetNvLinkVersion", |session| {
+        let known = *link(session, device, number)?.version.as_ref().map_err(Refusal::from)?;
+        // SAFETY: the caller's promise.
+        unsafe { out::value(version, known) }
+    })
+}
+
+/// Errors of a link: all of them replays, the other counters are not supported.
+///
+/// # Safety
+/// `count` is null or valid for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetNvLinkErrorCounter(
+    device: nvmlDevice_t,
+    number: c_uint,
+    counter: nvmlNvLinkErrorCounter_t,
+    count: *mut c_ulonglong,
+) -> nvmlReturn_t {
+    answered("nvmlDeviceGetNvLinkErrorCounter", |session| {
+        let known = *link(session, device, number)?.errors.as_ref().map_err(Refusal::from)?;
+        if counter != nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_REPLAY {
+            return Err(Refusal::code(nvmlReturn_enum_NVML_ERROR_NOT_SUPPORTED));
+        }
+        // SAFETY: the caller's promise.
+        unsafe { out::value(count, known) }
     })
 }

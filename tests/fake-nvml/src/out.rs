@@ -62,6 +62,39 @@ pub(crate) unsafe fn mask(to: *mut c_ulong, words: c_uint, members: impl Iterato
     Ok(())
 }
 
+/// Writes a number over the caller's room.
+///
+/// # Safety
+/// `to` is null, or valid for reading and writing.
+pub(crate) unsafe fn count(to: *mut c_uint, count: c_uint) -> Result<(), Refusal> {
+    if to.is_null() {
+        return Err(Refusal::INVALID_ARGUMENT);
+    }
+    // SAFETY: not null, and the caller vouches for the rest.
+    let room = unsafe { to.read() };
+    // SAFETY: as above.
+    unsafe { value(to, count) }?;
+    if count > room { Err(crate::mig::too_long()) } else { Ok(()) }
+}
+
+/// Writes a list and its length.
+///
+/// # Safety
+/// `length` is null or valid for reading and writing; `to` is null or has room for as many as `length` says.
+pub(crate) unsafe fn list<T>(to: *mut T, length: *mut c_uint, items: impl Iterator<Item = T>) -> Result<(), Refusal> {
+    let items: Vec<T> = items.collect();
+    // SAFETY: the caller's promise.
+    unsafe { count(length, c_uint::try_from(items.len()).map_err(|_| Refusal::UNKNOWN)?) }?;
+    if to.is_null() {
+        return Err(Refusal::INVALID_ARGUMENT);
+    }
+    for (position, item) in items.into_iter().enumerate() {
+        // SAFETY: not null, and `count` has seen that there is room for all of them.
+        unsafe { to.add(position).write(item) };
+    }
+    Ok(())
+}
+
 /// A device's PCI record: 8-digit upper-case domain in `busId`, 4 digits in the legacy field.
 pub(crate) fn pci_info(address: PciAddress) -> nvmlPciInfo_t {
     let PciAddress { domain, bus, device, function } = address;
@@ -80,7 +113,7 @@ pub(crate) fn pci_info(address: PciAddress) -> nvmlPciInfo_t {
     info
 }
 
-fn fill(to: &mut [c_char], text: &str) {
+pub(crate) fn fill(to: &mut [c_char], text: &str) {
     // The last byte stays zero.
     let room = to.len().saturating_sub(1);
     for (cell, byte) in to.iter_mut().take(room).zip(text.bytes()) {

@@ -17,8 +17,13 @@ use nvml_wrapper_sys::bindings::{
 
 use crate::Refusal;
 
-/// One byte per GPU of a machine: a handle is the address of its byte, so that a stranger's handle is told apart.
-static HANDLES: [u8; 64] = [0; 64];
+/// A handle is the address of a byte, so that a stranger's handle is told apart. Every GPU has [`HANDLES_PER_GPU`]: its own, those of its
+/// MIG devices, and those of its GPU instances.
+static HANDLES: [u8; 64 * HANDLES_PER_GPU] = [0; 64 * HANDLES_PER_GPU];
+const HANDLES_PER_GPU: usize = 32;
+/// Where the handles of MIG devices begin, and those of GPU instances.
+const MIG_DEVICES_AT: usize = 1;
+const INSTANCES_AT: usize = 16;
 static STATE: Mutex<State> = Mutex::new(State { session: None, init_count: 0, told: BTreeSet::new() });
 
 /// What the library remembers between calls.
@@ -81,9 +86,8 @@ impl State {
             return Ok(None);
         };
         self.told.insert(event.id);
-        let handle = event.gpu.and_then(|gpu| HANDLES.get(usize::from(gpu)));
-        let handle = handle.map_or(std::ptr::null_mut(), |handle| std::ptr::from_ref(handle).cast_mut().cast());
-        Ok(Some((handle, event)))
+        let handle = event.gpu.and_then(|gpu| handle_at(usize::from(gpu).saturating_mul(HANDLES_PER_GPU)));
+        Ok(Some((handle.map_or(std::ptr::null_mut(), |handle| handle.cast()), event)))
     }
 }
 
@@ -162,14 +166,13 @@ impl Session {
         let gpu = nvml::listed(&self.machine, &self.faults).nth(index).ok_or(Refusal::INVALID_ARGUMENT)?;
         let device =
             self.node()?.devices.get(index).ok_or(Refusal::INVALID_ARGUMENT)?.as_ref().map_err(Refusal::from)?;
-        let handle = HANDLES.get(usize::from(gpu)).ok_or(Refusal::INVALID_ARGUMENT)?;
-        Ok((std::ptr::from_ref(handle).cast_mut().cast(), device))
+        let handle = handle_at(usize::from(gpu).saturating_mul(HANDLES_PER_GPU)).ok_or(Refusal::INVALID_ARGUMENT)?;
+        Ok((handle.cast(), device))
     }
 
     /// The position in the machine file of the GPU behind a handle.
     pub(crate) fn position(handle: nvmlDevice_t) -> Result<usize, Refusal> {
-        let offset = handle.addr().checked_sub(HANDLES.as_ptr().addr()).ok_or(Refusal::INVALID_ARGUMENT)?;
-        if offset < HANDLES.len() { Ok(offset) } else { Err(Refusal::INVALID_ARGUMENT) }
+        place(handle.cast()).filter(|(_, part)| *part == 0).map(|(gpu, _)| gpu).ok_or(Refusal::INVALID_ARGUMENT)
     }
 
     /// What stands behind a handle: its NVML index now, its answers, and its GPU of the machine.
@@ -181,6 +184,48 @@ impl Session {
         let gpu = self.machine.gpus.get(usize::from(gpu)).ok_or(Refusal::INVALID_ARGUMENT)?;
         Ok((index, self.by_index(index)?.1, gpu))
     }
+
+    /// The handle of the MIG device at a position among a GPU's instances.
+    pub(crate) fn mig_handle(&self, gpu: nvmlDevice_t, position: usize) -> Option<*mut c_void> {
+        part_handle(gpu, MIG_DEVICES_AT, position)
+    }
+
+    /// The GPU and position that a MIG device's handle stands for.
+    pub(crate) fn of_mig_handle(&self, handle: nvmlDevice_t) -> Option<(nvmlDevice_t, usize)> {
+        let (gpu, part) = place(handle.cast())?;
+        let position = part.checked_sub(MIG_DEVICES_AT).filter(|_| part < INSTANCES_AT)?;
+        Some((handle_at(gpu.checked_mul(HANDLES_PER_GPU)?)?.cast(), position))
+    }
+
+    /// The handle of the GPU instance at a position.
+    pub(crate) fn instance_handle(&self, gpu: nvmlDevice_t, position: usize) -> Option<*mut c_void> {
+        part_handle(gpu, INSTANCES_AT, position)
+    }
+
+    /// The GPU and position that a GPU instance's handle stands for.
+    pub(crate) fn of_instance_handle(&self, handle: *mut c_void) -> Result<(nvmlDevice_t, usize), Refusal> {
+        let found = place(handle).and_then(|(gpu, part)| {
+            let position = part.checked_sub(INSTANCES_AT)?;
+            Some((handle_at(gpu.checked_mul(HANDLES_PER_GPU)?)?.cast(), position))
+        });
+        found.ok_or(Refusal::INVALID_ARGUMENT)
+    }
+}
+
+fn handle_at(offset: usize) -> Option<*mut c_void> {
+    HANDLES.get(offset).map(|byte| std::ptr::from_ref(byte).cast_mut().cast())
+}
+
+/// GPU of the machine and number among its handles.
+fn place(handle: *mut c_void) -> Option<(usize, usize)> {
+    let offset = handle.addr().checked_sub(HANDLES.as_ptr().addr()).filter(|o| *o < HANDLES.len())?;
+    Some((offset / HANDLES_PER_GPU, offset % HANDLES_PER_GPU))
+}
+
+fn part_handle(gpu: nvmlDevice_t, first: usize, position: usize) -> Option<*mut c_void> {
+    let (gpu, _) = place(gpu.cast())?;
+    let part = first.checked_add(position).filter(|_| position < INSTANCES_AT - MIG_DEVICES_AT)?;
+    handle_at(gpu.checked_mul(HANDLES_PER_GPU)?.checked_add(part)?)
 }
 
 /// A path from the environment, or a file of that name beside the library.

@@ -6,10 +6,6 @@ use nvml_wrapper_sys::bindings::nvmlReturn_t;
 
 use crate::{Refusal, answered, guarded, out};
 
-/// Version of the interface that the fake speaks: that of nvml-wrapper-sys 0.10.
-const NVML_VERSION: &str = "13.0";
-const CUDA_VERSION: c_int = 13_000;
-
 /// Starts the library.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlInit_v2() -> nvmlReturn_t {
@@ -54,8 +50,11 @@ pub unsafe extern "C" fn nvmlSystemGetDriverVersion(version: *mut c_char, length
 /// `version` is null or has room for `length` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlSystemGetNVMLVersion(version: *mut c_char, length: c_uint) -> nvmlReturn_t {
-    // SAFETY: the caller's promise.
-    answered("nvmlSystemGetNVMLVersion", |_| unsafe { out::text(version, length, NVML_VERSION) })
+    answered("nvmlSystemGetNVMLVersion", |session| {
+        let known = session.node()?.nvml_version.as_ref().map_err(Refusal::from)?;
+        // SAFETY: the caller's promise.
+        unsafe { out::text(version, length, known) }
+    })
 }
 
 /// The CUDA version of the driver.
@@ -64,8 +63,11 @@ pub unsafe extern "C" fn nvmlSystemGetNVMLVersion(version: *mut c_char, length: 
 /// `version` is null or valid for writing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlSystemGetCudaDriverVersion_v2(version: *mut c_int) -> nvmlReturn_t {
-    // SAFETY: the caller's promise.
-    answered("nvmlSystemGetCudaDriverVersion_v2", |_| unsafe { out::value(version, CUDA_VERSION) })
+    answered("nvmlSystemGetCudaDriverVersion_v2", |session| {
+        let known = *session.node()?.cuda_version.as_ref().map_err(Refusal::from)?;
+        // SAFETY: the caller's promise.
+        unsafe { out::value(version, known) }
+    })
 }
 
 /// How many GPUs are listed, those that do not answer among them.

@@ -48,3 +48,11 @@ fn the_installed_policy_is_the_documented_default() {
     let installed = policy::parse(manifest).unwrap();
     assert_eq!(installed, policy::Policy::default());
 }
+
+#[test]
+fn every_rule_of_gpu_health_stands_in_the_table() {
+    for rule in berth_probe::assemble::health::RULES {
+        let row = format!("| `{}` | {} |", rule.code, rule.text);
+        assert!(REFERENCE.contains(&row), "REFERENCE.md lacks\n{row}");
+    }
+}

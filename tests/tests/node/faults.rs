@@ -235,12 +235,16 @@ async fn a_port_that_goes_down_and_a_link_that_fails_change_nothing_else() -> Re
     said.nics[0].state = stage.whole.nics[0].state;
     assert_eq!(facts(said), facts(stage.whole.clone()));
     stage.node.set_faults("nvlinksDown: [{gpu: 4, links: [0, 5]}]")?;
-    let said = stage.when(|said| said.links != stage.whole.links).await?;
+    let mut said = stage.when(|said| said.links != stage.whole.links).await?;
     assert_eq!(
         (said.links.link(4, 0).map(|l| l.nvlinks), said.links.link(1, 0).map(|l| l.nvlinks)),
         (Some(16), Some(18))
     );
-    assert_eq!((&said.gpus, &said.nics), (&stage.whole.gpus, &stage.whole.nics));
+    assert_eq!(std::mem::take(&mut said.gpus[4].detail.nvlinks_down), [0, 5]);
+    let findings: Vec<_> = said.findings.drain(..).map(|f| (f.code, f.device)).collect();
+    assert_eq!(findings, [("nvlink-down".to_owned(), stage.whole.gpus[4].pci.to_string())]);
+    said.links = stage.whole.links.clone();
+    assert_eq!(facts(said), facts(stage.whole.clone()), "something else changed with it");
     stage.node.set_faults("")?;
     stage.when_healed().await
 }

@@ -12,7 +12,7 @@ pub(crate) fn news(before: Option<&NodeTopology>, now: &NodeTopology) -> Vec<Str
     let before = before.map(NodeTopology::parts);
     if before.map(|b| &b.driver) != Some(&now.driver) {
         match &now.driver {
-            Driver::Loaded(version) => lines.push(format!("driver {version} answers")),
+            Driver::Loaded(versions) => lines.push(format!("driver {} answers", versions.driver)),
             Driver::Absent(why) => lines.push(format!("no NVIDIA driver, the report has CPU facts only: {why}")),
         }
     }
@@ -69,6 +69,7 @@ mod tests {
             nearest_zones: None,
             mig_enabled: None,
             health: health.clone(),
+            detail: berth_model::GpuDetail::default(),
         };
         NodeTopology::try_new(Parts {
             node: NodeName::parse("n").unwrap(),
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_first_reading_tells_only_what_is_not_as_it_should_be() {
-        let driver = || Driver::Loaded("570".to_owned());
+        let driver = || Driver::Loaded("570".into());
         let sick = Health::Unhealthy("lost".to_owned());
         assert_eq!(
             news(None, &node(driver(), &[Health::Healthy, sick])),
@@ -101,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_later_reading_tells_only_what_changed() {
-        let driver = || Driver::Loaded("570".to_owned());
+        let driver = || Driver::Loaded("570".into());
         let sick = Health::Unhealthy("lost".to_owned());
         let before = node(driver(), &[Health::Healthy, Health::Healthy]);
         assert_eq!(news(Some(&before), &before), [""; 0]);

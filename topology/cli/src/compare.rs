@@ -106,9 +106,11 @@ fn merged(list: &[Difference]) -> Vec<Difference> {
 fn driver(before: &Driver, after: &Driver, found: &mut Found) {
     let version = |v: &String| if v.is_empty() { "of unknown version".to_owned() } else { v.clone() };
     let text = match (before, after) {
-        (Driver::Loaded(a), Driver::Loaded(b)) if a != b => format!("driver {} -> {}", version(a), version(b)),
-        (Driver::Loaded(a), Driver::Absent(why)) => format!("the driver {} is gone: {why}", version(a)),
-        (Driver::Absent(_), Driver::Loaded(b)) => format!("the driver {} is loaded now", version(b)),
+        (Driver::Loaded(a), Driver::Loaded(b)) if a.driver != b.driver => {
+            format!("driver {} -> {}", version(&a.driver), version(&b.driver))
+        }
+        (Driver::Loaded(a), Driver::Absent(why)) => format!("the driver {} is gone: {why}", version(&a.driver)),
+        (Driver::Absent(_), Driver::Loaded(b)) => format!("the driver {} is loaded now", version(&b.driver)),
         (Driver::Loaded(_), Driver::Loaded(_)) | (Driver::Absent(_), Driver::Absent(_)) => return,
     };
     found.add("node", "driver", text);

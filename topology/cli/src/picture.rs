@@ -74,8 +74,8 @@ fn heading(node: &NodeTopology) -> String {
         facts.push("no GPU".to_owned());
     }
     match &parts.driver {
-        Driver::Loaded(version) if version.is_empty() => facts.push("driver of unknown version".to_owned()),
-        Driver::Loaded(version) => facts.push(format!("driver {version}")),
+        Driver::Loaded(versions) if versions.driver.is_empty() => facts.push("driver of unknown version".to_owned()),
+        Driver::Loaded(versions) => facts.push(format!("driver {}", versions.driver)),
         Driver::Absent(why) => facts.push(format!("no driver: {why}")),
     }
     facts.join(" · ")

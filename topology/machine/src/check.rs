@@ -1,7 +1,9 @@
 //! Turns the written form into a [`Machine`], or says which field is wrong.
 //!
-//! Zones, driver and NVLinks are checked here; the PCIe tree with its devices in [`tree`], the host in [`host`].
+//! Zones, driver and NVLinks are checked here; the PCIe tree with its devices in [`tree`], the host in [`host`], a
+//! GPU's further facts in [`detail`].
 
+mod detail;
 mod host;
 mod tree;
 
@@ -57,6 +59,8 @@ pub(crate) fn machine(spec: MachineSpec) -> Result<Machine, MachineError> {
         synthetic: spec.synthetic,
         boot_id,
         driver,
+        nvml_version: spec.nvml.and_then(Fact::known),
+        cuda_version: spec.cuda.and_then(Fact::known).and_then(|v| i32::try_from(v).ok()),
         zones,
         host,
         gpus: devices.gpus,

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use berth_model::gpu::detail::PcieLink;
 use berth_model::{
     Cpu, CpuSet, HugePages, LinkLayer, MiB, NicName, NodeName, PciPath, PortState, SamepageMerging,
     TransparentHugePages, ZoneId,
 };
+use berth_probe::facts::DeviceDetail;
 
 use crate::{check, spec};
 
@@ -22,6 +24,10 @@ pub struct Machine {
     pub boot_id: Option<BootIdSource>,
     /// Driver state.
     pub driver: MachineDriver,
+    /// Version of NVML.
+    pub nvml_version: Option<String>,
+    /// Newest CUDA of the driver, as NVML counts.
+    pub cuda_version: Option<i32>,
     /// Zones in ascending order; empty when the kernel shows none.
     pub zones: Vec<MachineZone>,
     /// The host; what is unknown the kernel does not show.
@@ -103,6 +109,14 @@ pub struct MachineGpu {
     pub memory_affinity: Option<Vec<ZoneId>>,
     /// The zone that the GPU's own memory is.
     pub memory_zone: Option<ZoneId>,
+    /// Further answers of the driver; UUIDs of MIG devices come with the salt.
+    pub detail: DeviceDetail,
+    /// The best PCIe link that the bridge above it allows, in sysfs.
+    pub slot: Option<PcieLink>,
+    /// NVLink generation.
+    pub nvlink_version: Option<u32>,
+    /// Errors by NVLink; links that are not named have none.
+    pub nvlink_errors: Option<Vec<(u8, u64)>>,
 }
 
 /// Where a GPU's UUID comes from.

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use berth_model::PciAddress;
-use berth_probe::facts::{NvLinkFacts, NvmlDevice, NvmlFacts, NvmlFailure, NvmlNode, RemoteDevice};
+use berth_probe::facts::{DeviceDetail, NvLinkFacts, NvmlDevice, NvmlFacts, NvmlFailure, NvmlNode, RemoteDevice};
 
 use crate::faults::{DriverFault, Faults, GpuFault};
 use crate::identity::Salt;
@@ -43,7 +43,12 @@ pub fn answers(machine: &Machine, salt: &Salt, faults: &Faults) -> NvmlFacts {
         Some(GpuFault::Unreadable) => Ok(silent(&unknown_error())),
         None => Ok(device(machine, gpu, index, salt, faults)),
     });
-    NvmlFacts::Read(NvmlNode { driver_version, devices: devices.collect() })
+    NvmlFacts::Read(NvmlNode {
+        driver_version,
+        nvml_version: machine.nvml_version.clone().ok_or(NvmlFailure::NotSupported),
+        cuda_version: machine.cuda_version.ok_or(NvmlFailure::NotSupported),
+        devices: devices.collect(),
+    })
 }
 
 /// The GPUs of the machine that NVML lists, in the order of their NVML index: later ones move up where one is missing.
@@ -76,6 +81,7 @@ fn silent(why: &NvmlFailure) -> NvmlDevice {
         memory_affinity: Err(why.clone()),
         memory_zone: Err(why.clone()),
         nvlinks: Err(why.clone()),
+        detail: DeviceDetail::silent(why),
     }
 }
 
@@ -83,16 +89,30 @@ fn device(machine: &Machine, gpu: &MachineGpu, index: u8, salt: &Salt, faults: &
     fn or_unsupported<T>(known: Option<T>) -> Result<T, NvmlFailure> {
         known.ok_or(NvmlFailure::NotSupported)
     }
+    let is_flipped = faults.mig_flipped.contains(&index);
+    let mut detail = detail(machine, gpu, index, salt);
+    detail.parts.mig_pending = detail.parts.mig_pending.map(|on| on != is_flipped);
     NvmlDevice {
         uuid: or_unsupported(uuid(machine, gpu, index, salt)),
         pci: Ok(gpu.path.device),
         product: or_unsupported(gpu.product.clone()),
         memory_bytes: or_unsupported(gpu.memory.map(|m| m.0.saturating_mul(BYTES_PER_MIB))),
-        mig_enabled: or_unsupported(gpu.mig_enabled.map(|on| on != faults.mig_flipped.contains(&index))),
+        mig_enabled: or_unsupported(gpu.mig_enabled.map(|on| on != is_flipped)),
         memory_affinity: or_unsupported(gpu.memory_affinity.clone()),
         memory_zone: or_unsupported(gpu.memory_zone),
-        nvlinks: nvlinks(machine, index, faults),
+        nvlinks: nvlinks(machine, gpu, index, faults),
+        detail,
     }
+}
+
+/// The further answers, with a UUID for every MIG device: one compute instance in each GPU instance.
+fn detail(machine: &Machine, gpu: &MachineGpu, index: u8, salt: &Salt) -> DeviceDetail {
+    let mut detail = gpu.detail.clone();
+    let own = uuid(machine, gpu, index, salt).unwrap_or_default();
+    for instance in detail.parts.mig_instances.iter_mut().flatten() {
+        instance.uuids = vec![format!("MIG-{}", salt.uuid(&["mig", &own, &instance.id.to_string()]))];
+    }
+    detail
 }
 
 /// The UUID of a GPU under a salt; `None` when the driver does not say.
@@ -106,21 +126,21 @@ fn uuid(machine: &Machine, gpu: &MachineGpu, index: u8, salt: &Salt) -> Option<S
 }
 
 /// The links of a GPU in the order of their numbers.
-fn nvlinks(machine: &Machine, index: u8, faults: &Faults) -> Result<Vec<NvLinkFacts>, NvmlFailure> {
+fn nvlinks(machine: &Machine, own: &MachineGpu, index: u8, faults: &Faults) -> Result<Vec<NvLinkFacts>, NvmlFailure> {
     match &machine.nvlinks {
         NvLinks::None => Ok(Vec::new()),
         NvLinks::Unknown => Err(unknown_error()),
         NvLinks::Switch { links, except } => {
             let count = except.get(&index).copied().unwrap_or(*links);
-            Ok((0..count).map(|link| switch_link(machine, index, link, faults)).collect())
+            Ok((0..count).map(|link| switch_link(machine, own, index, link, faults)).collect())
         }
         NvLinks::Direct(pairs) => {
             let ends = direct_ends(pairs);
-            let own = ends.iter().filter(|(gpu, ..)| *gpu == index);
-            let links = own.map(|(gpu, number, peer, peer_number)| {
+            let from_here = ends.iter().filter(|(gpu, ..)| *gpu == index);
+            let links = from_here.map(|(gpu, number, peer, peer_number)| {
                 let up = is_up(faults, *gpu, *number) && is_up(faults, *peer, *peer_number);
                 let address = machine.gpus.get(usize::from(*peer)).map(|g| g.path.device);
-                link(up, RemoteDevice::Gpu, address)
+                link(own, *number, up, RemoteDevice::Gpu, address)
             });
             Ok(links.collect())
         }
@@ -133,23 +153,35 @@ fn is_up(faults: &Faults, gpu: u8, link: u8) -> bool {
     !gone && !faults.nvlinks_down.contains(&(gpu, link))
 }
 
-fn switch_link(machine: &Machine, gpu: u8, number: u8, faults: &Faults) -> NvLinkFacts {
+fn switch_link(machine: &Machine, own: &MachineGpu, gpu: u8, number: u8, faults: &Faults) -> NvLinkFacts {
     // Links are spread over the switches in turns; without switches in the file the far address stays unsaid.
     let position = usize::from(number).checked_rem(machine.nvswitches.len());
     let address = position.and_then(|p| machine.nvswitches.get(p)).map(|path| path.device);
-    link(is_up(faults, gpu, number), RemoteDevice::Switch, address)
+    link(own, number, is_up(faults, gpu, number), RemoteDevice::Switch, address)
 }
 
-fn link(up: bool, remote: RemoteDevice, address: Option<PciAddress>) -> NvLinkFacts {
+fn link(gpu: &MachineGpu, number: u8, up: bool, remote: RemoteDevice, address: Option<PciAddress>) -> NvLinkFacts {
     if !up {
         // A link that is down knows nothing of its far end.
         return NvLinkFacts {
+            number,
             active: Ok(false),
             remote: Err(NvmlFailure::NotSupported),
             remote_pci: Err(NvmlFailure::NotSupported),
+            version: Err(NvmlFailure::NotSupported),
+            errors: Err(NvmlFailure::NotSupported),
         };
     }
-    NvLinkFacts { active: Ok(true), remote: Ok(remote), remote_pci: address.ok_or(NvmlFailure::NotSupported) }
+    let counted =
+        |counts: &Vec<(u8, u64)>| counts.iter().find(|(link, _)| *link == number).map_or(0, |(_, count)| *count);
+    NvLinkFacts {
+        number,
+        active: Ok(true),
+        remote: Ok(remote),
+        remote_pci: address.ok_or(NvmlFailure::NotSupported),
+        version: gpu.nvlink_version.ok_or(NvmlFailure::NotSupported),
+        errors: gpu.nvlink_errors.as_ref().map(counted).ok_or(NvmlFailure::NotSupported),
+    }
 }
 
 /// Both ends of every direct link: GPU, link number, peer, the peer's link number. Numbers count up per GPU in the order of the file.
@@ -178,6 +210,8 @@ fn without_symbols(answers: NvmlFacts, absent: &BTreeSet<String>) -> NvmlFacts {
     if lacks("nvmlSystemGetDriverVersion") {
         node.driver_version = Err(NvmlFailure::NoSymbol);
     }
+    hide(&mut node.nvml_version, lacks("nvmlSystemGetNVMLVersion"));
+    hide(&mut node.cuda_version, lacks("nvmlSystemGetCudaDriverVersion_v2"));
     for device in &mut node.devices {
         if lacks("nvmlDeviceGetHandleByIndex_v2") {
             *device = Err(NvmlFailure::NoSymbol);
@@ -191,9 +225,12 @@ fn without_symbols(answers: NvmlFacts, absent: &BTreeSet<String>) -> NvmlFacts {
         hide(&mut device.memory_affinity, lacks("nvmlDeviceGetMemoryAffinity"));
         hide(&mut device.memory_zone, lacks("nvmlDeviceGetNumaNodeId"));
         hide(&mut device.nvlinks, lacks("nvmlDeviceGetNvLinkState"));
+        device.detail.hide(&lacks);
         for link in device.nvlinks.iter_mut().flatten().filter(|l| l.active == Ok(true)) {
             hide(&mut link.remote, lacks("nvmlDeviceGetNvLinkRemoteDeviceType"));
             hide(&mut link.remote_pci, lacks("nvmlDeviceGetNvLinkRemotePciInfo_v2"));
+            hide(&mut link.version, lacks("nvmlDeviceGetNvLinkVersion"));
+            hide(&mut link.errors, lacks("nvmlDeviceGetNvLinkErrorCounter"));
         }
     }
     NvmlFacts::Read(node)

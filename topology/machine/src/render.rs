@@ -10,7 +10,7 @@ use berth_probe::tree::{Entry, MemoryTree};
 
 use crate::faults::Faults;
 use crate::identity::Salt;
-use crate::machine::{BootIdSource, Machine, MachineNic, MachineZone};
+use crate::machine::{BootIdSource, Machine, MachineGpu, MachineNic, MachineZone};
 
 /// What sysfs says of a kind of device. Sources: the PCI ID database; PCI Code and ID Assignment Specification.
 struct Kind {
@@ -39,6 +39,9 @@ pub fn tree(machine: &Machine, salt: &Salt, faults: &Faults) -> MemoryTree {
     host::put(&mut tree, machine);
     let devices = Devices::of(machine);
     devices.put(&mut tree);
+    for gpu in &machine.gpus {
+        put_slot(&mut tree, gpu);
+    }
     for nic in &machine.nics {
         put_rdma(&mut tree, nic, faults);
     }
@@ -150,6 +153,24 @@ impl Devices {
             tree.put(format!("sys/bus/pci/devices/{name}"), Entry::Link(format!("../../../{below_sys}")));
         }
     }
+}
+
+/// The link that the bridge above a GPU allows.
+fn put_slot(tree: &mut MemoryTree, gpu: &MachineGpu) {
+    let directory = directory_of(&gpu.path);
+    let Some((Some((bridge, _)), slot)) = gpu.slot.map(|slot| (directory.rsplit_once('/'), slot)) else { return };
+    // Source: PCI Express Base Specification, transfer rates by generation.
+    let speed = match slot.generation {
+        1 => "2.5 GT/s PCIe",
+        2 => "5.0 GT/s PCIe",
+        3 => "8.0 GT/s PCIe",
+        4 => "16.0 GT/s PCIe",
+        5 => "32.0 GT/s PCIe",
+        6 => "64.0 GT/s PCIe",
+        _ => "Unknown",
+    };
+    tree.put_line(format!("{bridge}/max_link_speed"), speed);
+    tree.put_line(format!("{bridge}/max_link_width"), slot.width.to_string());
 }
 
 fn directory_of(path: &PciPath) -> String {

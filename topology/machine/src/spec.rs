@@ -1,7 +1,11 @@
 //! The YAML form of a machine file and of its faults, as written. What it means and what is refused is in [`crate::check`].
 
+pub(crate) mod gpu;
+
 use std::fmt;
 use std::marker::PhantomData;
+
+pub(crate) use gpu::GpuSpec;
 
 use berth_model::{
     CpuGroups, CpuSet, Governor, LinkLayer, PciAddress, PortState, SamepageMerging, TransparentHugePages,
@@ -26,6 +30,10 @@ pub(crate) struct MachineSpec {
     pub(crate) boot_id: Option<Fact<String>>,
     /// A version, `absent` or `unknown`.
     pub(crate) driver: Fact<String>,
+    /// Version of NVML.
+    pub(crate) nvml: Option<Fact<String>>,
+    /// Newest CUDA of the driver, as NVML counts: 13010 for 13.1.
+    pub(crate) cuda: Option<Fact<u32>>,
     pub(crate) zones: Listed<ZoneSpec>,
     pub(crate) host: Option<HostFactsSpec>,
     pub(crate) gpu_facts: Option<GpuSpec>,
@@ -61,22 +69,6 @@ pub(crate) struct HostFactsSpec {
     pub(crate) samepage_merging: Option<Fact<SamepageMerging>>,
     /// The kubelet's configuration file, word for word.
     pub(crate) kubelet_config: Option<Fact<Document>>,
-}
-
-/// Facts of a GPU. At the top of the file they hold for all GPUs, at a leaf for one.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct GpuSpec {
-    pub(crate) uuid: Option<Fact<String>>,
-    pub(crate) product: Option<Fact<String>>,
-    pub(crate) memory_mib: Option<Fact<u64>>,
-    pub(crate) mig: Option<Fact<bool>>,
-    /// `numa_node` of sysfs, where it differs from the host bridge's.
-    pub(crate) zone: Option<Fact<u16>>,
-    /// Zones that NVML calls nearest; the zone of the host bridge unless said.
-    pub(crate) memory_affinity: Option<Fact<CpuSet>>,
-    /// The zone that the GPU's own memory is.
-    pub(crate) memory_zone: Option<Fact<u16>>,
 }
 
 /// Facts of a NIC. At the top of the file they hold for all NICs, at a leaf for one.

@@ -1,6 +1,9 @@
-//! GPUs: identity, place, size and health.
+//! GPUs: identity, place, size and health. What else is known of a GPU is in [`detail`].
+
+pub mod detail;
 
 use crate::cpuset::CpuSet;
+pub use crate::gpu::detail::GpuDetail;
 use crate::id::{GpuIndex, GpuUuid, MiB, ZoneId};
 use crate::pcie::PciAddress;
 
@@ -68,4 +71,6 @@ pub struct Gpu {
     pub mig_enabled: Option<bool>,
     /// Whether it may get new pods.
     pub health: Health,
+    /// What else the driver says of it.
+    pub detail: GpuDetail,
 }

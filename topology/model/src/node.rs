@@ -13,10 +13,27 @@ use crate::zone::Zone;
 /// What is known of the NVIDIA driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Driver {
-    /// Loaded; the version as NVML prints it, empty where it does not say.
-    Loaded(String),
+    /// Loaded.
+    Loaded(DriverVersions),
     /// There is none: CPU facts only.
     Absent(String),
+}
+
+/// Versions of a loaded driver and what comes with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DriverVersions {
+    /// The driver as NVML prints it, empty where it does not say.
+    pub driver: String,
+    /// NVML itself.
+    pub nvml: Option<String>,
+    /// The newest CUDA that the driver serves, e.g. `13.0`.
+    pub cuda: Option<String>,
+}
+
+impl From<&str> for DriverVersions {
+    fn from(driver: &str) -> Self {
+        Self { driver: driver.to_owned(), ..Self::default() }
+    }
 }
 
 /// Something an operator should know of the node that is no fact of one device.

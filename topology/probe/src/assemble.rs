@@ -3,16 +3,19 @@
 //! Bad input never loses the rest: a device that cannot be taken becomes a finding, and what is unknown stays unknown. GPUs are in
 //! [`gpus`], NICs in [`nics`], the link matrix in [`links`], the host around them in [`host`]; zones and findings are here.
 
+mod detail;
 mod gpus;
+pub mod health;
 mod host;
 mod links;
 mod nics;
 
 use berth_model::{
-    BootId, CpuSet, Driver, Finding, Generation, NodeName, NodeTopology, Parts, TopologyError, Zone, ZoneId,
+    BootId, CpuSet, Driver, DriverVersions, Finding, Generation, NodeName, NodeTopology, Parts, TopologyError, Zone,
+    ZoneId,
 };
 
-use crate::facts::{NvmlFacts, RawFacts, SysfsFacts};
+use crate::facts::{Answer, NvmlFacts, NvmlNode, RawFacts, SysfsFacts};
 use crate::finding;
 
 /// Boot id of a report whose kernel shows none. It equals no node's boot id, so the report counts as stale, never as fresh.
@@ -46,12 +49,12 @@ pub fn assemble(
             (Driver::Absent(clean(why)), Vec::new())
         }
         NvmlFacts::Read(nvml) => {
-            let version = nvml.driver_version.as_ref().map_or_else(|_| String::new(), |v| clean(v));
-            (Driver::Loaded(version), gpus::take(nvml, &facts.sysfs, &zones, previous, &mut findings))
+            (Driver::Loaded(versions(nvml)), gpus::take(nvml, &facts.sysfs, &zones, previous, &mut findings))
         }
     };
     let nics = nics::take(&facts.sysfs, &zones, &mut findings);
     let links = links::matrix(&facts.sysfs, &gpus, &nics, &mut findings);
+    links::note_down(&gpus, previous, &mut findings);
     let host = host::take(&facts.sysfs, previous.filter(|p| p.parts().boot_id == boot_id));
     NodeTopology::try_new(Parts {
         node,
@@ -65,6 +68,17 @@ pub fn assemble(
         host,
         findings: findings.sorted(),
     })
+}
+
+/// CUDA's version comes as 13010 for 13.1.
+fn versions(nvml: &NvmlNode) -> DriverVersions {
+    let text = |answer: &Answer<String>| answer.as_ref().ok().map(|v| clean(v)).filter(|v| !v.is_empty());
+    let cuda = nvml.cuda_version.as_ref().ok().filter(|v| **v > 0);
+    DriverVersions {
+        driver: text(&nvml.driver_version).unwrap_or_default(),
+        nvml: text(&nvml.nvml_version),
+        cuda: cuda.map(|v| format!("{}.{}", v / 1000, v % 1000 / 10)),
+    }
 }
 
 fn boot_id(sysfs: &SysfsFacts, findings: &mut Findings) -> Result<BootId, TopologyError> {

@@ -2,9 +2,14 @@
 //!
 //! No rule lives here. What an answer means for the report is decided in [`crate::assemble`].
 
+pub mod gpu;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use gpu::DeviceDetail;
+
+use berth_model::gpu::detail::PcieLink;
 use berth_model::{
     Bond, Cpu, CpuSet, HugePages, Kubelet, LinkLayer, MiB, PciAddress, PciPath, PortState, SamepageMerging, Sriov,
     TransparentHugePages, VgpuCarrier, ZoneId,
@@ -44,6 +49,10 @@ pub enum NvmlFacts {
 pub struct NvmlNode {
     /// Driver version.
     pub driver_version: Answer<String>,
+    /// Version of NVML itself.
+    pub nvml_version: Answer<String>,
+    /// Newest CUDA that the driver serves, as NVML counts: 13000 for 13.0.
+    pub cuda_version: Answer<i32>,
     /// One entry per NVML index, in its order. A failure stands for a device without a handle.
     pub devices: Vec<Answer<NvmlDevice>>,
 }
@@ -133,17 +142,25 @@ pub struct NvmlDevice {
     pub memory_zone: Answer<ZoneId>,
     /// The links that the GPU has, up or not; empty for a GPU without NVLink.
     pub nvlinks: Answer<Vec<NvLinkFacts>>,
+    /// Everything else.
+    pub detail: DeviceDetail,
 }
 
 /// One NVLink of a GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NvLinkFacts {
+    /// Its number.
+    pub number: u8,
     /// Whether the link is up.
     pub active: Answer<bool>,
     /// What is at the other end.
     pub remote: Answer<RemoteDevice>,
     /// Where the other end is.
     pub remote_pci: Answer<PciAddress>,
+    /// NVLink generation.
+    pub version: Answer<u32>,
+    /// Replays, recoveries and CRC errors together, since the driver was loaded.
+    pub errors: Answer<u64>,
 }
 
 /// The kind of device at the far end of an NVLink.
@@ -229,6 +246,8 @@ pub struct PciFacts {
     pub iommu_group: Option<u32>,
     /// Types of vGPU that it offers now, of GPUs and their virtual functions.
     pub vgpu: Option<(VgpuCarrier, Vec<String>)>,
+    /// The best link that the bridge above a GPU allows; not read for other devices.
+    pub slot: Option<PcieLink>,
 }
 
 impl PciFacts {

@@ -8,6 +8,16 @@ pub const GPU_UNLISTED: &str = "gpu-unlisted";
 pub const GPU_REFUSED: &str = "gpu-refused";
 /// NVLinks of a GPU could not be read.
 pub const NVLINK_UNREADABLE: &str = "nvlink-unreadable";
+/// NVLinks of a GPU are down that its like on the node have, or that it had before.
+pub const NVLINK_DOWN: &str = "nvlink-down";
+/// A GPU's PCIe link is slower or narrower than GPU and slot allow.
+pub const PCIE_DOWNGRADED: &str = "pcie-downgraded";
+/// A GPU's NVSwitch fabric has less than its full bandwidth.
+pub const FABRIC_DEGRADED: &str = "fabric-degraded";
+/// MIG profiles or instances of a GPU that could not be taken.
+pub const MIG_UNREADABLE: &str = "mig-unreadable";
+/// A mode of a GPU (MIG, ECC) changes with the next reset.
+pub const MODE_PENDING: &str = "mode-pending";
 /// No GPU is reported because there is no driver, though GPUs are on the PCI bus.
 pub const DRIVER_ABSENT: &str = "driver-absent";
 /// A device names a zone that the node does not have.
@@ -20,3 +30,22 @@ pub const NIC_REFUSED: &str = "nic-refused";
 pub const BOOT_ID_UNKNOWN: &str = "boot-id-unknown";
 /// A kernel file made no sense.
 pub const SYSFS_UNREADABLE: &str = "sysfs-unreadable";
+
+/// All of them.
+pub const ALL: [&str; 15] = [
+    GPU_UNREADABLE,
+    GPU_UNLISTED,
+    GPU_REFUSED,
+    NVLINK_UNREADABLE,
+    NVLINK_DOWN,
+    PCIE_DOWNGRADED,
+    FABRIC_DEGRADED,
+    MIG_UNREADABLE,
+    MODE_PENDING,
+    DRIVER_ABSENT,
+    ZONE_UNKNOWN,
+    ZONE_REFUSED,
+    NIC_REFUSED,
+    BOOT_ID_UNKNOWN,
+    SYSFS_UNREADABLE,
+];

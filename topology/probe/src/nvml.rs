@@ -1,10 +1,15 @@
 //! Asks NVML, the driver's library, and keeps each answer or its failure. The only place that knows `nvml-wrapper`.
 //!
-//! One GPU that does not answer costs its own answers only. What the answers mean is decided in [`crate::assemble`]. Two calls go to the
-//! raw table ([`ffi`]) because the wrapper has no right form of them.
+//! One GPU that does not answer costs its own answers only. What the answers mean is decided in [`crate::assemble`]. Some calls go to the
+//! raw table ([`ffi`]) because the wrapper has no right form of them. One module per topic: [`identity`] (and modes), [`health`] (and the
+//! PCIe link), [`links`], [`mig`] (and the fabric).
 
 mod events;
 mod ffi;
+mod health;
+mod identity;
+mod links;
+mod mig;
 mod patience;
 
 use std::fmt;
@@ -12,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_model::{Link, PciAddress, ZoneId};
+use berth_model::{PciAddress, ZoneId};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
@@ -20,7 +25,7 @@ use events::{EventWatch, Inbox};
 use patience::{DevicePatience, Outcome, Patience};
 
 use crate::facts::{
-    Answer, DRIVER_HUNG, DRIVER_NOT_LOADED, GpuEvent, LIBRARY_INCOMPLETE, NvLinkFacts, NvmlDevice, NvmlFacts,
+    Answer, DRIVER_HUNG, DRIVER_NOT_LOADED, DeviceDetail, GpuEvent, LIBRARY_INCOMPLETE, NvmlDevice, NvmlFacts,
     NvmlFailure, NvmlNode, UNKNOWN_ERROR, VERSION_MISMATCH,
 };
 
@@ -224,7 +229,8 @@ fn no_driver_text(error: &NvmlError) -> String {
 
 fn failure(error: NvmlError) -> NvmlFailure {
     match error {
-        NvmlError::NotSupported => NvmlFailure::NotSupported,
+        // A value newer than the wrapper says nothing against the device.
+        NvmlError::NotSupported | NvmlError::UnexpectedVariant(_) => NvmlFailure::NotSupported,
         NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound => NvmlFailure::NoSymbol,
         NvmlError::GpuLost => NvmlFailure::Lost,
         NvmlError::ResetRequired => NvmlFailure::ResetRequired,
@@ -237,7 +243,13 @@ fn failure(error: NvmlError) -> NvmlFailure {
 /// Counts the GPUs and asks what is not about one of them.
 fn read_driver(nvml: &Nvml) -> Result<(u32, NvmlNode), NvmlError> {
     let gpu_count = nvml.device_count()?.min(DEVICES_MAX);
-    Ok((gpu_count, NvmlNode { driver_version: nvml.sys_driver_version().map_err(failure), devices: Vec::new() }))
+    let node = NvmlNode {
+        driver_version: nvml.sys_driver_version().map_err(failure),
+        nvml_version: nvml.sys_nvml_version().map_err(failure),
+        cuda_version: nvml.sys_cuda_driver_version().map_err(failure),
+        devices: Vec::new(),
+    };
+    Ok((gpu_count, node))
 }
 
 fn read_device(device: &Device<'_>) -> NvmlDevice {
@@ -249,7 +261,14 @@ fn read_device(device: &Device<'_>) -> NvmlDevice {
         mig_enabled: device.mig_mode().map(|mode| mode.current == ffi::MIG_ENABLED).map_err(failure),
         memory_affinity: device.memory_affinity(ZONE_MASK_WORDS, SCOPE_NODE).map(|mask| zones(&mask)).map_err(failure),
         memory_zone: device.numa_node_id().map_err(failure).and_then(parse_zone),
-        nvlinks: read_nvlinks(device),
+        nvlinks: links::read(device),
+        detail: DeviceDetail {
+            identity: identity::read_identity(device),
+            modes: identity::read_modes(device),
+            wear: health::read_wear(device),
+            pcie: health::read_pcie(device),
+            parts: mig::read(device),
+        },
     }
 }
 
@@ -278,37 +297,4 @@ fn zones(mask: &[std::ffi::c_ulong]) -> Vec<ZoneId> {
         bits.map(move |(offset, _)| ZoneId(first.saturating_add(offset)))
     });
     zones.collect()
-}
-
-/// Every link number is tried: boards have gaps. A refusal of number 0 that is not "no such link" stands for all.
-fn read_nvlinks(device: &Device<'_>) -> Answer<Vec<NvLinkFacts>> {
-    let mut links = Vec::new();
-    for number in 0..u32::from(Link::NVLINKS_MAX) {
-        let active = match device.link_wrapper_for(number).is_active() {
-            Err(NvmlError::InvalidArg | NvmlError::NotSupported) => continue,
-            answer => answer.map_err(failure),
-        };
-        match active {
-            Err(why) if number == 0 => return Err(why),
-            active => links.push(read_nvlink(device, number, active)),
-        }
-    }
-    Ok(links)
-}
-
-/// A link that is down knows nothing of its far end.
-fn read_nvlink(device: &Device<'_>, number: u32, active: Answer<bool>) -> NvLinkFacts {
-    if active != Ok(true) {
-        return NvLinkFacts {
-            active,
-            remote: Err(NvmlFailure::NotSupported),
-            remote_pci: Err(NvmlFailure::NotSupported),
-        };
-    }
-    let remote_pci = device.link_wrapper_for(number).remote_pci_info().map_err(failure);
-    NvLinkFacts {
-        active,
-        remote: ffi::remote_device_type(device, number).map_err(failure),
-        remote_pci: remote_pci.and_then(|info| parse_address(&info.bus_id)),
-    }
 }

@@ -68,7 +68,7 @@ fn a_gpu_that_moved_is_told_by_its_zone_and_its_pcie_distance_once() {
 fn every_fact_of_a_device_has_its_sentence() {
     let node = dgx_h100();
     let other = changed(&node, |parts| {
-        parts.driver = Driver::Loaded("590.2".to_owned());
+        parts.driver = Driver::Loaded("590.2".into());
         parts.zones[1].memory = Some(MiB(1024));
         parts.gpus[1].health = Health::Unhealthy("Xid 79".to_owned());
         parts.gpus[2].uuid = GpuUuid::parse("GPU-spare").unwrap();

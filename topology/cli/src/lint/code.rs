@@ -220,6 +220,36 @@ pub(crate) const TABLE: &[Entry] = &[
         "check nvidia-smi nvlink -s and the fabric manager",
     ),
     row(
+        finding::NVLINK_DOWN,
+        Warning,
+        "NVLinks of a GPU are down that its like on the node have, or that it had before",
+        "check nvidia-smi nvlink -s, the bridges and the fabric manager; reset the GPU once it is free",
+    ),
+    row(
+        finding::PCIE_DOWNGRADED,
+        Warning,
+        "a GPU's PCIe link is slower or narrower than GPU and slot allow",
+        "reseat the GPU or its riser; check the slot's settings in the BIOS",
+    ),
+    row(
+        finding::FABRIC_DEGRADED,
+        Warning,
+        "a GPU's NVSwitch fabric has less than its full bandwidth",
+        "check the fabric manager's log and nvidia-smi -q, section Fabric",
+    ),
+    row(
+        finding::MIG_UNREADABLE,
+        Warning,
+        "MIG profiles or instances of a GPU could not be taken",
+        "check nvidia-smi mig -lgip and -lgi; update the driver",
+    ),
+    row(
+        finding::MODE_PENDING,
+        Note,
+        "a mode of a GPU (MIG, ECC) changes with the next reset",
+        "reset the GPU once it is free, or take the change back",
+    ),
+    row(
         finding::ZONE_UNKNOWN,
         Warning,
         "a device names a zone that the node does not have",

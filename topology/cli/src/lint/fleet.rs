@@ -15,7 +15,7 @@ pub(super) fn look(nodes: &[NodeTopology]) -> Vec<Remark> {
     let mut remarks = Vec::new();
     for peers in kinds.values() {
         let drivers = |n: &NodeTopology| match &n.parts().driver {
-            Driver::Loaded(version) if !version.is_empty() => Some(version.clone()),
+            Driver::Loaded(versions) if !versions.driver.is_empty() => Some(versions.driver.clone()),
             Driver::Loaded(_) | Driver::Absent(_) => None,
         };
         let driver = |mine: &String, usual: &String| format!("driver {mine}; others of its product run {usual}");

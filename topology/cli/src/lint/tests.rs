@@ -154,7 +154,7 @@ fn the_odd_node_among_its_kind_is_told() {
     let named = |name: &str, driver: &str| {
         changed(|p| {
             p.node = NodeName::parse(name).unwrap();
-            p.driver = Driver::Loaded(driver.to_owned());
+            p.driver = Driver::Loaded(driver.into());
         })
     };
     let nodes = [named("a", "580.1"), named("b", "580.1"), named("c", "535.2")];

@@ -36,6 +36,7 @@ impl Sample {
             nearest_zones: None,
             mig_enabled: Some(false),
             health: Health::Healthy,
+            detail: berth_model::GpuDetail::default(),
         };
         let nic = |(i, zone): (usize, &u16)| Nic {
             name: NicName::parse(&format!("mlx5_{i}")).unwrap(),
@@ -51,7 +52,7 @@ impl Sample {
             node: NodeName::parse("sample").unwrap(),
             boot_id: BootId::parse("boot").unwrap(),
             generation: Generation(1),
-            driver: Driver::Loaded("580.1".to_owned()),
+            driver: Driver::Loaded("580.1".into()),
             zones: vec![zone(0), zone(1)],
             gpus: gpu_zones.iter().enumerate().map(gpu).collect(),
             nics: nic_zones.iter().enumerate().map(nic).collect(),

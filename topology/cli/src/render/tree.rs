@@ -49,8 +49,8 @@ fn heading(node: &NodeTopology) -> String {
         facts.push(bad(format!("{sick} of {} not healthy", parts.gpus.len())));
     }
     facts.push(match &parts.driver {
-        Driver::Loaded(version) if version.is_empty() => "driver of unknown version".to_owned(),
-        Driver::Loaded(version) => format!("driver {version}"),
+        Driver::Loaded(versions) if versions.driver.is_empty() => "driver of unknown version".to_owned(),
+        Driver::Loaded(versions) => format!("driver {}", versions.driver),
         Driver::Absent(reason) if reason.is_empty() => warn("no NVIDIA driver"),
         Driver::Absent(reason) => warn(reason),
     });

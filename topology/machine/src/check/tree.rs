@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use berth_model::{CpuSet, GpuSet, GpuUuid, MiB, NicName, NodeTopology, PciAddress, PciPath, ZoneId};
 use berth_probe::sysfs::pci::is_host_bridge;
 
-use super::refuse;
+use super::{detail, refuse};
 use crate::machine::{MachineError, MachineGpu, MachineNic, UuidSource};
 use crate::scalar::{Fact, Value};
 use crate::spec::{BranchSpec, GpuSpec, HostSpec, NicSpec};
@@ -156,31 +156,34 @@ impl Walk<'_> {
         own: &GpuSpec,
     ) -> Result<(), MachineError> {
         let path = self.place(field, way, at)?;
-        let all = &self.defaults.gpu;
+        let own = own.over(&self.defaults.gpu);
         let facts = format!("{field}.gpuFacts");
-        let memory = own.memory_mib.or(all.memory_mib).and_then(Fact::known);
+        let memory = own.memory_mib.and_then(Fact::known);
         if let Some(absurd) = memory.filter(|m| *m == 0 || *m > GPU_MIB_MAX) {
             let problem = format!("{absurd} MiB for GPU {index}, 1 to {GPU_MIB_MAX} are right");
             return refuse(format!("{facts}.memoryMib"), problem);
         }
-        let zone = match own.zone.or(all.zone) {
+        let zone = match own.zone {
             None => way.zone,
             given => self.zone(&format!("{facts}.zone"), given)?,
         };
-        let memory_zone = own.memory_zone.or(all.memory_zone);
-        let memory_zone = self.zone(&format!("{facts}.memoryZone"), memory_zone)?;
-        let affinity = self.affinity(&facts, zone, own.memory_affinity.clone().or(all.memory_affinity.clone()))?;
+        let memory_zone = self.zone(&format!("{facts}.memoryZone"), own.memory_zone)?;
+        let affinity = self.affinity(&facts, zone, own.memory_affinity.clone())?;
         let uuid = self.uuid(&format!("{facts}.uuid"), own.uuid.clone())?;
         let gpu = MachineGpu {
             path,
             shown: way.host_bridge.is_some(),
             uuid,
             zone,
-            product: own.product.clone().or(all.product.clone()).and_then(Fact::known),
+            product: own.product.clone().and_then(Fact::known),
             memory: memory.map(MiB),
-            mig_enabled: own.mig.or(all.mig).and_then(Fact::known),
+            mig_enabled: own.mig.and_then(Fact::known),
             memory_affinity: affinity,
             memory_zone,
+            detail: detail::detail(&facts, index, &own)?,
+            slot: own.slot.and_then(Fact::known),
+            nvlink_version: own.nvlink_version.and_then(Fact::known),
+            nvlink_errors: own.nvlink_errors.and_then(Fact::known).map(|counts| counts.0),
         };
         if self.gpus.insert(index, gpu).is_some() {
             return refuse(format!("{field}.gpu"), format!("GPU {index} stands twice"));

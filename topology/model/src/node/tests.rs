@@ -16,12 +16,13 @@ fn parts(gpu_count: u8) -> Parts {
         nearest_zones: None,
         mig_enabled: Some(false),
         health: Health::Healthy,
+        detail: crate::GpuDetail::default(),
     };
     Parts {
         node: NodeName::parse("n").unwrap(),
         boot_id: BootId::parse("b").unwrap(),
         generation: Generation(1),
-        driver: Driver::Loaded("1".to_owned()),
+        driver: Driver::Loaded("1".into()),
         zones: vec![Zone {
             id: ZoneId(0),
             cpus: CpuSet::default(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use berth_model::{Gpu, GpuIndex, GpuSet, GpuUuid, Health, MiB, NodeTopology, PciAddress, PciPath, ZoneId};
 
-use super::{Findings, Zones, clean};
+use super::{Findings, Zones, clean, detail, health};
 use crate::facts::{Answer, NvLinkFacts, NvmlDevice, NvmlFailure, NvmlNode, SysfsFacts};
 use crate::finding;
 
@@ -134,6 +134,8 @@ impl<'a> Taking<'a, '_> {
             self.zones.nearest(affinity)
         });
         let nearest_zones = self.nearest_zones(&device.memory_affinity, zone);
+        let slot = seen.and_then(|p| p.slot);
+        let detail = detail::take(device, slot, &pci.to_string(), findings);
         let product = device.product.as_ref().map_or_else(|_| String::new(), |p| clean(p));
         let gpu = Gpu {
             index: GpuIndex(0),
@@ -147,8 +149,10 @@ impl<'a> Taking<'a, '_> {
             cpus: self.zones.cpus(zone),
             memory_zone: device.memory_zone.as_ref().ok().copied().filter(|z| self.zones.get(*z).is_some()),
             mig_enabled: device.mig_enabled.as_ref().ok().copied(),
-            health: health(device),
+            health: health::judge(device, &detail),
+            detail,
         };
+        health::note(&gpu, device, findings);
         self.push(gpu, seen.map(|p| &p.path), Some(&device.nvlinks), findings);
     }
 
@@ -229,23 +233,4 @@ impl<'a> Taking<'a, '_> {
         gpu.index = GpuIndex(position);
         self.taken.push(TakenGpu { gpu, path, nvlinks });
     }
-}
-
-/// A GPU that answers is healthy unless an answer speaks against it.
-fn health(device: &NvmlDevice) -> Health {
-    let link = device.nvlinks.as_ref().err();
-    let asked = [
-        ("product", device.product.as_ref().err()),
-        ("memory", device.memory_bytes.as_ref().err()),
-        ("MIG mode", device.mig_enabled.as_ref().err()),
-        ("NVLink", link),
-    ];
-    let failures: Vec<(&str, &NvmlFailure)> = asked.into_iter().filter_map(|(what, why)| Some((what, why?))).collect();
-    let fatal = failures.iter().find(|(_, why)| matches!(why, NvmlFailure::Lost | NvmlFailure::ResetRequired));
-    if let Some((_, why)) = fatal {
-        return Health::Unhealthy(clean(&format!("NVML: {why}")));
-    }
-    // A GPU whose links cannot be read computes all the same: that is a finding, not a doubt about its health.
-    let doubt = failures.iter().find(|(what, why)| why.blames_device() && *what != "NVLink");
-    doubt.map_or(Health::Healthy, |(what, why)| Health::Unknown(clean(&format!("NVML: {what}: {why}"))))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use berth_model::{Link, LinkMatrix, PciAddress, PciPath, PcieLevel, ZoneId};
+use berth_model::{Gpu, Link, LinkMatrix, NodeTopology, PciAddress, PciPath, PcieLevel, ZoneId};
 
 use super::Findings;
 use super::gpus::TakenGpu;
@@ -58,6 +58,31 @@ impl Place<'_> {
             _ if zone? != other_zone? => Some(PcieLevel::Sys),
             (Way::Pci(_), Way::OffPci) | (Way::OffPci, Way::Pci(_)) => Some(PcieLevel::Node),
             (Way::Unseen, _) | (_, Way::Unseen) | (Way::OffPci, Way::OffPci) => None,
+        }
+    }
+}
+
+/// Says which GPUs lost NVLinks. A link that is down is no fault in itself: bridges that are not fitted look the same. It is one where a GPU
+/// of the same product on the node has more links up, or where the previous report had more, and stays one until they are back.
+pub(super) fn note_down(gpus: &[TakenGpu<'_>], previous: Option<&NodeTopology>, findings: &mut Findings) {
+    let up = |gpu: &Gpu| {
+        gpu.detail.board.nvlink_count.map(|count| usize::from(count).saturating_sub(gpu.detail.nvlinks_down.len()))
+    };
+    for taken in gpus.iter().filter(|t| t.nvlinks.is_some() && !t.gpu.detail.nvlinks_down.is_empty()) {
+        let gpu = &taken.gpu;
+        let like = gpus.iter().filter(|t| t.gpu.product == gpu.product);
+        let fewer_than_like = like.filter_map(|t| up(&t.gpu)).max() > up(gpu);
+        let before = previous.map(NodeTopology::parts);
+        let known = before.and_then(|p| p.gpus.iter().find(|g| g.uuid == gpu.uuid));
+        let fewer_than_before = known.is_some_and(|known| up(known) > up(gpu));
+        let name = gpu.pci.to_string();
+        let said_before = before.is_some_and(|p| {
+            known.is_some() && p.findings.iter().any(|f| f.code == finding::NVLINK_DOWN && f.device == name)
+        });
+        if fewer_than_like || fewer_than_before || said_before {
+            let numbers: Vec<String> = gpu.detail.nvlinks_down.iter().map(u8::to_string).collect();
+            let text = format!("NVLinks {} are down", numbers.join(","));
+            findings.add(finding::NVLINK_DOWN, &name, text);
         }
     }
 }

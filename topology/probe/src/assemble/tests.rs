@@ -1,13 +1,14 @@
 //! Claims about what facts become, over one small machine that each test bends.
 
+mod nvlinks;
+
 use std::collections::BTreeMap;
 
 use berth_model::{GpuIndex, Health, LinkLayer, MiB, PciAddress, PciPath, PortState};
 
 use super::*;
 use crate::facts::{
-    Answer, NvLinkFacts, NvmlDevice, NvmlFailure, NvmlNode, PciFacts, PortFacts, RdmaFacts, RemoteDevice, SysfsFault,
-    ZoneFacts,
+    Answer, DeviceDetail, NvmlDevice, NvmlFailure, NvmlNode, PciFacts, PortFacts, RdmaFacts, SysfsFault, ZoneFacts,
 };
 
 const GPU_CLASS: u32 = 0x03_0200;
@@ -33,6 +34,7 @@ fn pci(bus: u8, class: u32, zone: Option<u16>) -> (PciAddress, PciFacts) {
             driver: None,
             iommu_group: None,
             vgpu: None,
+            slot: None,
         },
     )
 }
@@ -47,6 +49,7 @@ fn device(bus: u8) -> NvmlDevice {
         memory_affinity: Err(NvmlFailure::NotSupported),
         memory_zone: Err(NvmlFailure::NotSupported),
         nvlinks: Ok(Vec::new()),
+        detail: DeviceDetail::silent(&NvmlFailure::NotSupported),
     }
 }
 
@@ -59,6 +62,8 @@ fn facts() -> RawFacts {
     RawFacts {
         nvml: NvmlFacts::Read(NvmlNode {
             driver_version: Ok("1.2".to_owned()),
+            nvml_version: Ok("12.1.2".to_owned()),
+            cuda_version: Ok(12_080),
             devices: (1..=4).map(|bus| Ok(device(bus))).collect(),
         }),
         sysfs: SysfsFacts {
@@ -104,7 +109,14 @@ fn a_gpu_that_answers_is_reported_as_it_answers() {
     assert_eq!((gpu.index, gpu.uuid.as_str(), gpu.pci), (GpuIndex(2), "GPU-3", address(3)));
     assert_eq!((gpu.memory, gpu.zone, gpu.cpus.to_string()), (Some(MiB(1024)), Some(ZoneId(1)), "4-7".to_owned()));
     assert_eq!((gpu.mig_enabled, &gpu.health), (Some(false), &Health::Healthy));
-    assert_eq!(parts.driver, Driver::Loaded("1.2".to_owned()));
+    assert_eq!(
+        parts.driver,
+        Driver::Loaded(DriverVersions {
+            driver: "1.2".to_owned(),
+            nvml: Some("12.1.2".to_owned()),
+            cuda: Some("12.8".to_owned()),
+        })
+    );
     assert_eq!(codes(&parts), [""; 0]);
 }
 
@@ -225,55 +237,6 @@ fn twins_and_crowds_cost_only_themselves() {
     crowd.sysfs.pci.clear();
     let parts = judge(&crowd);
     assert_eq!((parts.gpus.len(), codes(&parts).len()), (32, 8));
-}
-
-fn link(remote: Answer<RemoteDevice>, to: Answer<PciAddress>) -> NvLinkFacts {
-    NvLinkFacts { active: Ok(true), remote, remote_pci: to }
-}
-
-fn nvlinks_between(a: Answer<Vec<NvLinkFacts>>, b: Answer<Vec<NvLinkFacts>>) -> (u8, Parts) {
-    let mut facts = facts();
-    let switch = pci(0x50, 0x06_8000, None);
-    facts.sysfs.pci.insert(switch.0, switch.1);
-    for (position, links) in [(0, a), (1, b)] {
-        devices(&mut facts)[position].as_mut().unwrap().nvlinks = links;
-    }
-    let parts = judge(&facts);
-    (parts.links.link(0, 1).unwrap().nvlinks, parts)
-}
-
-#[test]
-fn nvlinks_count_when_both_ends_see_them() {
-    let gpu = |bus| link(Ok(RemoteDevice::Gpu), Ok(address(bus)));
-    let untyped = |bus| link(Err(NvmlFailure::NoSymbol), Ok(address(bus)));
-    let switch = || link(Ok(RemoteDevice::Switch), Err(NvmlFailure::NotSupported));
-    let silent = || Err(NvmlFailure::NotSupported);
-    let down = || NvLinkFacts { active: Ok(false), ..gpu(2) };
-    for (a, b, count) in [
-        (Ok(vec![gpu(2), gpu(2), gpu(3)]), Ok(vec![gpu(1), gpu(1)]), 2),
-        (Ok(vec![gpu(2), gpu(2)]), Ok(vec![gpu(1)]), 1),
-        (Ok(vec![gpu(2), gpu(2)]), silent(), 2),
-        (silent(), silent(), 0),
-        (Ok(vec![gpu(2), down()]), Ok(vec![gpu(1)]), 1),
-        (Ok(vec![untyped(2)]), Ok(vec![untyped(1)]), 1),
-        (Ok(vec![switch(); 18]), Ok(vec![switch(); 16]), 16),
-        (Ok(vec![switch(); 18]), Ok(vec![]), 0),
-        // Without the type, an NVSwitch on the PCI bus is known by its class.
-        (Ok(vec![untyped(0x50); 4]), Ok(vec![switch(); 4]), 4),
-        (Ok(vec![untyped(0x51); 4]), Ok(vec![switch(); 4]), 0),
-        (Ok(vec![switch(); 99]), Ok(vec![switch(); 99]), 18),
-    ] {
-        let (counted, parts) = nvlinks_between(a.clone(), b.clone());
-        assert_eq!(counted, count, "{a:?} against {b:?}");
-        assert_eq!(codes(&parts), [""; 0]);
-    }
-}
-
-#[test]
-fn nvlinks_that_cannot_be_read_are_a_finding_and_no_illness() {
-    let (count, parts) = nvlinks_between(Err(NvmlFailure::Other("odd".to_owned())), Ok(Vec::new()));
-    assert_eq!((count, codes(&parts)), (0, vec!["nvlink-unreadable"]));
-    assert_eq!(parts.gpus[0].health, Health::Healthy);
 }
 
 fn rdma(name: &str, bus: Option<u8>, ports: &[(PortState, u32)]) -> RdmaFacts {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use berth_model::gpu::detail::PcieLink;
 use berth_model::{PciAddress, PciPath, Sriov, ZoneId};
 
 use super::{Reader, vgpu};
@@ -47,6 +48,7 @@ fn read_device(reader: &mut Reader<'_>, entry: &str, name: &str) -> Option<(PciA
         driver: None,
         iommu_group: None,
         vgpu: None,
+        slot: None,
     };
     // Hundreds of bridges and endpoints of no interest would cost two reads each.
     if class.is_none_or(is_of_interest) {
@@ -57,6 +59,7 @@ fn read_device(reader: &mut Reader<'_>, entry: &str, name: &str) -> Option<(PciA
         facts.physical = physical.and_then(|text| PciAddress::parse(last_part(&text)).ok());
         facts.sriov = read_sriov(reader, &directory);
         if facts.is_gpu() {
+            facts.slot = read_slot(reader, &directory);
             facts.driver = reader.link(&format!("{directory}/driver")).map(|text| last_part(&text).to_owned());
         }
         if facts.vendor == Some(PciFacts::VENDOR_NVIDIA) && class.is_some_and(|c| c >> 16 == 0x03) {
@@ -91,6 +94,31 @@ pub(super) fn read_groups(
         (id, names.iter().filter_map(|name| PciAddress::parse(name).ok()).collect())
     };
     ids.into_iter().take(GROUPS_READ_MAX).map(members).collect()
+}
+
+/// The best link that the bridge above a device allows. A virtual machine's bridges do not say, which is no fault.
+fn read_slot(reader: &mut Reader<'_>, directory: &str) -> Option<PcieLink> {
+    let (parent, _) = directory.rsplit_once('/')?;
+    let generation = reader.parsed(&format!("{parent}/max_link_speed"), "a speed like 32.0 GT/s PCIe", parse_speed)?;
+    let width = reader.parsed(&format!("{parent}/max_link_width"), "a number of lanes", |t| t.parse::<u8>().ok())?;
+    PcieLink::new(generation?, width)
+}
+
+/// `32.0 GT/s PCIe`, or `8 GT/s` from kernels before 5.x, as a generation; `Some(None)` for `Unknown` and speeds yet to come.
+#[must_use]
+pub fn parse_speed(text: &str) -> Option<Option<u8>> {
+    let speed = text.split_ascii_whitespace().next()?;
+    // Source: PCI Express Base Specification, transfer rates by generation.
+    let generation = match speed.strip_suffix(".0").unwrap_or(speed) {
+        "2.5" => Some(1),
+        "5" => Some(2),
+        "8" => Some(3),
+        "16" => Some(4),
+        "32" => Some(5),
+        "64" => Some(6),
+        _ => None,
+    };
+    Some(generation)
 }
 
 /// Network (02), display (03), other bridge (0680: NVSwitch), InfiniBand (0c06), accelerator (12). Source: PCI Code and ID

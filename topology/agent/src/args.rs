@@ -48,8 +48,8 @@ pub(crate) struct Args {
     pub(crate) verify_interval: Duration,
 
     /// Where /livez, /readyz, /healthz and /metrics are served.
-    #[arg(long, env = "BERTH_ADMIN_ADDRESS", value_name = "IP:PORT", default_value = "0.0.0.0:8891")]
-    pub(crate) admin_address: SocketAddr,
+    #[arg(long, env = "BERTH_ADMIN_LISTEN", value_name = "IP:PORT", default_value = "0.0.0.0:8891")]
+    pub(crate) admin_listen: SocketAddr,
 
     /// Where schedulers take reports by stream, besides the object: every address of this name gets one.
     /// https://NAME:PORT, or http://127.0.0.1:PORT for a scheduler on this machine.

@@ -93,9 +93,9 @@ fn once(args: &Args) -> Result<()> {
 async fn serve(args: Args) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let listener = TcpListener::bind(args.admin_address)
+    let listener = TcpListener::bind(args.admin_listen)
         .await
-        .with_context(|| format!("--admin-address {} cannot be listened on", args.admin_address))?;
+        .with_context(|| format!("--admin-listen {} cannot be listened on", args.admin_listen))?;
     let node = args.node_name.clone().unwrap_or_default();
     let metrics = Arc::new(Metrics::new());
     let readiness = Readiness::new(args.poll_interval);
@@ -122,7 +122,7 @@ async fn serve(args: Args) -> Result<()> {
         read_at: Instant::now(),
         told: false,
     };
-    tracing::info!(node, version = VERSION, admin_address = %listener.local_addr()?, "agent started");
+    tracing::info!(node, version = VERSION, admin = %listener.local_addr()?, "agent started");
     let mut admin = tokio::spawn(admin::serve(listener, Admin { metrics, readiness }));
     let mut reporting = tokio::spawn(reporter.run());
     tokio::select! {

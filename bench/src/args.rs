@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Pods per second of a real kube-scheduler, with and without the extender.
     Scheduler(SchedulerArgs),
+    /// What the node agent takes of a node on which nothing happens.
+    Agent(AgentArgs),
     /// How full a cluster gets that is asked for more than it has: a trace's pods arrive, nothing leaves.
     Pack(PackArgs),
     /// What is lost at an offered load: a trace's pods come and go.
@@ -144,6 +146,18 @@ pub(crate) struct SchedulerArgs {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub(crate) berth_scheduler: Option<PathBuf>,
+}
+
+/// How long the `agent` run is.
+#[derive(Debug, Clone, clap::Args, Serialize)]
+pub(crate) struct AgentArgs {
+    /// How long it is watched, each of two times.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) seconds: u64,
+
+    /// How long it is left alone before that.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) settle_seconds: u64,
 }
 
 #[cfg(test)]

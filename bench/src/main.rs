@@ -1,5 +1,6 @@
 //! Entry point of `berth-bench`: one run in, one line of JSON out. Progress goes to standard error.
 
+mod agent;
 mod args;
 mod call;
 mod host;
@@ -21,6 +22,7 @@ use line::Line;
 fn run(args: &Args) -> Result<String> {
     match &args.command {
         Command::Serve(args) => Line::of("serve", serve::run(args)?).text(),
+        Command::Agent(args) => Line::of("agent", agent::run(args)?).text(),
         Command::Scheduler(args) => Line::of("scheduler", scheduler::run(args)?).text(),
         Command::Pack(args) => Line::of("pack", pack::pack(args)?).text(),
         Command::Churn(args) => Line::of("churn", pack::churned(args)?).text(),

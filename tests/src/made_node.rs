@@ -1,6 +1,7 @@
 //! Owns one made-up node on disk: a machine file's kernel tree and the fake driver library's files, for unmodified programs to read.
 //! The machine may break and heal while they run.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -47,6 +48,7 @@ impl MadeNode {
     pub fn of_text(text: &str, name: &str) -> Result<Self> {
         let folder = Folder::new("berth-node-")?;
         std::fs::write(folder.path().join("machine.yaml"), text)?;
+        std::fs::write(folder.path().join("calls"), [])?;
         let made = Self {
             name: NodeName::parse(name)?,
             machine: Machine::parse(text)?,
@@ -140,8 +142,16 @@ impl MadeNode {
     /// # Errors
     /// As [`MadeNode::agent`].
     pub fn agent_polling(&self, kubeconfig: &Path, interval: &str) -> Result<ProcessSpec> {
+        Ok(self.agent_by_default(kubeconfig)?.args(["--poll-interval", interval]))
+    }
+
+    /// As [`MadeNode::agent`], of an agent that reads the hardware as often as it does by default.
+    ///
+    /// # Errors
+    /// As [`MadeNode::agent`].
+    pub fn agent_by_default(&self, kubeconfig: &Path) -> Result<ProcessSpec> {
         let spec = ProcessSpec::new(format!("agent-{}", self.name), &binaries()?.agent)
-            .args(["--admin-address", "127.0.0.1:0", "--poll-interval", interval])
+            .args(["--admin-listen", "127.0.0.1:0"])
             .arg("--kubeconfig")
             .arg(kubeconfig)
             .args(self.arguments(&binaries()?.fake_nvml));
@@ -163,11 +173,24 @@ impl MadeNode {
         [node_name, self.name.as_str().into(), root, self.root().into(), nvml_library, library.into()]
     }
 
-    fn variables(&self) -> [(&'static str, OsString); 3] {
+    /// How often each call to the fake driver library was made on this node, by all programs and in all their runs.
+    ///
+    /// # Errors
+    /// The file of counts cannot be read.
+    pub fn nvml_calls(&self) -> Result<BTreeMap<&'static str, u64>> {
+        Ok(berth_fake_nvml::calls::counted(&self.calls_path())?)
+    }
+
+    fn calls_path(&self) -> PathBuf {
+        self.folder.path().join("calls")
+    }
+
+    fn variables(&self) -> [(&'static str, OsString); 4] {
         [
             ("BERTH_FAKE_MACHINE", self.folder.path().join("machine.yaml").into()),
             ("BERTH_FAKE_FAULTS", self.faults_path().into()),
             ("BERTH_FAKE_NODE", self.name.as_str().into()),
+            ("BERTH_FAKE_CALLS", self.calls_path().into()),
         ]
     }
 
@@ -219,6 +242,6 @@ pub fn machine_file(name: &str) -> PathBuf {
 pub async fn admin_url(agent: &mut Process) -> Result<String> {
     let line = agent.wait_for_log("\"agent started\"", FIRST_WORDS_WITHIN).await?;
     let event: serde_json::Value = serde_json::from_str(&line)?;
-    let address = event["admin_address"].as_str().context("the first log line without an address")?;
+    let address = event["admin"].as_str().context("the first log line without an address")?;
     Ok(format!("http://{address}"))
 }

@@ -2,32 +2,41 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_uint, c_ulonglong};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use berth_machine::faults::FaultEventKind;
 use nvml_wrapper_sys::bindings::{
     nvmlDevice_t, nvmlEventData_t, nvmlEventMigConfigChange, nvmlEventSet_t, nvmlEventTypeDoubleBitEccError,
-    nvmlEventTypeSingleBitEccError, nvmlEventTypeXidCriticalError, nvmlReturn_enum_NVML_ERROR_TIMEOUT, nvmlReturn_t,
+    nvmlEventTypeSingleBitEccError, nvmlEventTypeXidCriticalError, nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT,
+    nvmlReturn_enum_NVML_ERROR_TIMEOUT, nvmlReturn_t,
 };
 
-use crate::state::Session;
-use crate::{Refusal, answered, guarded, out};
+use crate::changes::Changes;
+use crate::state::{Session, State};
+use crate::{Refusal, answered, calls, guarded, out};
 
 /// What every GPU of the fake can tell.
 const SUPPORTED: c_ulonglong = (nvmlEventTypeSingleBitEccError
     | nvmlEventTypeDoubleBitEccError
     | nvmlEventTypeXidCriticalError
     | nvmlEventMigConfigChange) as c_ulonglong;
-/// How often a wait looks into the faults file.
-const WAIT_POLL: Duration = Duration::from_millis(5);
 /// NVML's word for "the whole GPU" where an instance could stand.
 const WHOLE_GPU: c_uint = c_uint::MAX;
 
-/// Sets by number, each with the machine positions of its GPUs. A set's handle is its number, never an address.
-static SETS: Mutex<BTreeMap<usize, BTreeSet<usize>>> = Mutex::new(BTreeMap::new());
+/// An event set.
+#[derive(Debug)]
+struct Set {
+    /// Machine positions of its GPUs.
+    gpus: BTreeSet<usize>,
+    /// A watch of its own: what other calls have heard, a wait would miss.
+    changes: Arc<Changes>,
+}
 
-fn sets() -> MutexGuard<'static, BTreeMap<usize, BTreeSet<usize>>> {
+/// Sets by number. A set's handle is its number, never an address.
+static SETS: Mutex<BTreeMap<usize, Set>> = Mutex::new(BTreeMap::new());
+
+fn sets() -> MutexGuard<'static, BTreeMap<usize, Set>> {
     SETS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -55,10 +64,11 @@ pub unsafe extern "C" fn nvmlDeviceGetSupportedEventTypes(
 pub unsafe extern "C" fn nvmlEventSetCreate(set: *mut nvmlEventSet_t) -> nvmlReturn_t {
     answered("nvmlEventSetCreate", |session| {
         session.node()?;
+        let changes = Arc::new(Changes::near(session.faults_path()));
         let mut sets = sets();
         // Zero would be null.
         let number = sets.keys().next_back().map_or(1, |last| last.saturating_add(1));
-        sets.insert(number, BTreeSet::new());
+        sets.insert(number, Set { gpus: BTreeSet::new(), changes });
         // SAFETY: the caller's promise.
         unsafe { out::value(set, std::ptr::without_provenance_mut(number)) }
     })
@@ -77,7 +87,7 @@ pub extern "C" fn nvmlDeviceRegisterEvents(
             return Err(Refusal::INVALID_ARGUMENT);
         }
         let mut sets = sets();
-        sets.get_mut(&set.addr()).ok_or(Refusal::INVALID_ARGUMENT)?.insert(Session::position(device)?);
+        sets.get_mut(&set.addr()).ok_or(Refusal::INVALID_ARGUMENT)?.gpus.insert(Session::position(device)?);
         Ok(())
     })
 }
@@ -92,11 +102,15 @@ pub unsafe extern "C" fn nvmlEventSetWait_v2(
     data: *mut nvmlEventData_t,
     timeout_ms: c_uint,
 ) -> nvmlReturn_t {
+    calls::count("nvmlEventSetWait_v2");
     let deadline = Instant::now() + Duration::from_millis(u64::from(timeout_ms));
+    let Some(changes) = sets().get(&set.addr()).map(|set| Arc::clone(&set.changes)) else {
+        return nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT;
+    };
     loop {
         let mut found = false;
         let code = guarded(|state| {
-            let registered = sets().get(&set.addr()).cloned().ok_or(Refusal::INVALID_ARGUMENT)?;
+            let registered = sets().get(&set.addr()).map(|set| set.gpus.clone()).ok_or(Refusal::INVALID_ARGUMENT)?;
             let Some((device, event)) = state.next_event(&registered)? else { return Ok(()) };
             found = true;
             let (kind, detail) = match event.kind {
@@ -116,15 +130,19 @@ pub unsafe extern "C" fn nvmlEventSetWait_v2(
         if found || code != 0 {
             return code;
         }
-        if Instant::now() >= deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return nvmlReturn_enum_NVML_ERROR_TIMEOUT;
         }
-        std::thread::sleep(WAIT_POLL);
+        changes.wait(left);
+        // The other watch may hear of the same change a moment later.
+        State::lock().refresh();
     }
 }
 
 /// Frees a set.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlEventSetFree(set: nvmlEventSet_t) -> nvmlReturn_t {
+    calls::count("nvmlEventSetFree");
     guarded(|_| sets().remove(&set.addr()).map(|_| ()).ok_or(Refusal::INVALID_ARGUMENT))
 }

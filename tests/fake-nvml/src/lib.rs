@@ -1,13 +1,16 @@
 //! A driver library (`libnvidia-ml.so.1`) without a driver: answers NVML calls as a machine file says.
 //!
 //! What it serves comes from three files, found by environment variable or else beside the library itself:
-//! `BERTH_FAKE_MACHINE` or `machine.yaml` (the machine), `BERTH_FAKE_FAULTS` or `faults.yaml` (what is broken; read anew at every call,
-//! may be missing), and `BERTH_FAKE_NODE` or the text of `node` (the salt of identities; may be missing).
+//! `BERTH_FAKE_MACHINE` or `machine.yaml` (the machine), `BERTH_FAKE_FAULTS` or `faults.yaml` (what is broken; read anew when something
+//! in its folder changes, may be missing), and `BERTH_FAKE_NODE` or the text of `node` (the salt of identities; may be missing). Calls are
+//! counted in the file `BERTH_FAKE_CALLS`, or `calls`, where there is one.
 //!
 //! Exported are the calls that a topology agent makes. What is not exported is missing, as on an old driver. A call named in
 //! `symbolsAbsent` of the faults answers "function not found". No panic crosses the C boundary: it becomes "unknown error".
 #![allow(unsafe_code, reason = "the C interface of NVML is made of raw pointers")]
 
+pub mod calls;
+mod changes;
 pub mod detail;
 pub mod device;
 pub mod events;
@@ -143,6 +146,7 @@ const HANGS_POLL: Duration = Duration::from_millis(10);
 /// Runs the body of a call that needs an initialised library and may be declared absent. It does not return while its GPU hangs, and
 /// holds up no other call meanwhile.
 fn answered(symbol: &str, body: impl Fn(&Session) -> Result<(), Refusal>) -> nvmlReturn_t {
+    calls::count(symbol);
     loop {
         let code = guarded(|state| {
             let session = state.session().ok_or(Refusal::UNINITIALIZED)?;

@@ -16,6 +16,7 @@ use nvml_wrapper_sys::bindings::{
 };
 
 use crate::Refusal;
+use crate::changes::Changes;
 
 /// A handle is the address of a byte, so that a stranger's handle is told apart. Every GPU has [`HANDLES_PER_GPU`]: its own, those of its
 /// MIG devices, and those of its GPU instances.
@@ -73,6 +74,13 @@ impl State {
         Some(session)
     }
 
+    /// Reads the faults, changed or not.
+    pub(crate) fn refresh(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.read_faults();
+        }
+    }
+
     /// The next event that was not told, of a registered GPU or of none; `None` when there is none now.
     pub(crate) fn next_event(
         &mut self,
@@ -96,6 +104,7 @@ pub(crate) struct Session {
     machine: Machine,
     salt: Salt,
     faults_path: PathBuf,
+    changes: Changes,
     faults_text: String,
     faults: Faults,
     answers: NvmlFacts,
@@ -116,13 +125,22 @@ impl Session {
         let faults_path = configured("BERTH_FAKE_FAULTS", "faults.yaml")?;
         let faults = Faults::default();
         let answers = nvml::answers(&machine, &salt, &faults);
-        let mut session = Self { machine, salt, faults_path, faults_text: String::new(), faults, answers };
-        session.refresh();
+        // Before the file is read, so that no change falls in between.
+        let changes = Changes::near(&faults_path);
+        let mut session = Self { machine, salt, faults_path, changes, faults_text: String::new(), faults, answers };
+        session.read_faults();
         Ok(session)
     }
 
-    /// Reads the faults anew. A file that is wrong leaves the last good ones, and says so.
+    /// Reads the faults anew where they may have changed.
     fn refresh(&mut self) {
+        if self.changes.any() {
+            self.read_faults();
+        }
+    }
+
+    /// Reads the faults anew. A file that is wrong leaves the last good ones, and says so.
+    fn read_faults(&mut self) {
         let text = std::fs::read_to_string(&self.faults_path).unwrap_or_default();
         if text == self.faults_text {
             return;
@@ -155,6 +173,11 @@ impl Session {
             }
             NvmlFacts::NoDriver(_) => Err(Refusal::code(nvmlReturn_enum_NVML_ERROR_LIB_RM_VERSION_MISMATCH)),
         }
+    }
+
+    /// Where the faults are.
+    pub(crate) fn faults_path(&self) -> &Path {
+        &self.faults_path
     }
 
     pub(crate) fn machine(&self) -> &Machine {
@@ -245,7 +268,7 @@ fn pin() {
 }
 
 /// A file beside the library.
-fn beside_library(name: &str) -> Result<PathBuf, String> {
+pub(crate) fn beside_library(name: &str) -> Result<PathBuf, String> {
     Ok(own_path()?.with_file_name(name))
 }
 

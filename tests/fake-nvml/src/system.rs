@@ -4,23 +4,26 @@ use std::ffi::{c_char, c_int, c_uint};
 
 use nvml_wrapper_sys::bindings::nvmlReturn_t;
 
-use crate::{Refusal, answered, guarded, out};
+use crate::{Refusal, answered, calls, guarded, out};
 
 /// Starts the library.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlInit_v2() -> nvmlReturn_t {
+    calls::count("nvmlInit_v2");
     guarded(crate::state::State::init)
 }
 
 /// Starts the library; the flags change nothing here.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlInitWithFlags(_flags: c_uint) -> nvmlReturn_t {
+    calls::count("nvmlInitWithFlags");
     guarded(crate::state::State::init)
 }
 
 /// Ends one initialisation.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlShutdown() -> nvmlReturn_t {
+    calls::count("nvmlShutdown");
     guarded(crate::state::State::shutdown)
 }
 

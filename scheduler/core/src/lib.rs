@@ -31,6 +31,7 @@ mod testing;
 pub mod unfit;
 pub mod view;
 pub mod wish;
+pub mod zone;
 
 pub use demand::{Demand, PodRequest, Shape};
 pub use fabric::Fabric;

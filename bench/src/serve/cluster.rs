@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use berth_core::demand::Totals;
+use berth_core::device::HeldDevice;
 use berth_core::view::Compute;
 use berth_extender::cluster::Cluster;
 use berth_extender::metrics::Metrics;
@@ -69,7 +70,7 @@ pub(super) fn pod(uid: PodUid, node: &NodeName, uuids: Vec<GpuUuid>) -> PodFacts
             cpu_milli: CPU_MILLI_PER_GPU.saturating_mul(count),
             memory: MiB(MEMORY_PER_GPU.saturating_mul(count)),
         },
-        note: PlanNote::Devices(uuids),
+        note: PlanNote::Devices(uuids.into_iter().map(HeldDevice::whole).collect()),
         truth: BTreeMap::new(),
     }
 }

@@ -1,9 +1,14 @@
 //! The plan as it stands on a bound pod: `topology.berth.dev/plan`, one line of JSON that a human can read.
 
+mod held;
+#[cfg(test)]
+mod tests;
+
 use berth_model::{GpuUuid, NodeName};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Plan;
+use crate::device::{Extent, HeldDevice};
+use crate::plan::{Plan, PlannedDevice};
 
 /// Key of the annotation.
 pub const PLAN_KEY: &str = "topology.berth.dev/plan";
@@ -24,11 +29,63 @@ pub enum Level {
     Enforced,
 }
 
-/// One device.
+/// A MIG instance of a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mig {
+    /// Name of its profile.
+    pub profile: String,
+    /// First memory slot.
+    pub start: u8,
+    /// Memory slots.
+    pub size: u8,
+}
+
+/// A share of a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Percent of its compute; absent where no claim is made on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cores: Option<u32>,
+    /// MiB of its memory; absent where no claim is made on it.
+    #[serde(default, rename = "memoryMiB", skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+}
+
+/// One device: a whole GPU, or an instance or a share of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// Identity.
+    /// Identity of the GPU.
     pub uuid: String,
+    /// The MIG instance, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mig: Option<Mig>,
+    /// The share, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
+}
+
+impl Device {
+    /// A whole GPU.
+    #[must_use]
+    pub fn whole(uuid: &str) -> Self {
+        Self { uuid: uuid.to_owned(), mig: None, share: None }
+    }
+
+    fn of(planned: &PlannedDevice) -> Self {
+        let whole = Self::whole(planned.uuid.as_str());
+        match &planned.extent {
+            Extent::Whole => whole,
+            Extent::Share(portion) => {
+                let cores = Some(portion.cores_percent).filter(|cores| *cores > 0);
+                let memory_mib = Some(portion.memory.0).filter(|memory| *memory > 0);
+                Self { share: Some(Share { cores, memory_mib }), ..whole }
+            }
+            Extent::Mig(slot) => {
+                let mig = Mig { profile: slot.profile.clone(), start: slot.start, size: slot.size };
+                Self { mig: Some(mig), ..whole }
+            }
+        }
+    }
 }
 
 /// What one container gets.
@@ -38,6 +95,9 @@ pub struct Container {
     pub name: String,
     /// Extended resource asked for.
     pub resource: String,
+    /// Whether it is a plain init container: the others get its devices afterwards, so they do not add up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
     /// Its devices; empty where devices are not known.
     pub devices: Vec<Device>,
 }
@@ -92,7 +152,7 @@ pub enum NoteError {
     /// A plan for another node.
     #[error("{PLAN_KEY}: node {0} is another node")]
     OtherNode(String),
-    /// A device that is no UUID, or one that stands in two containers that run side by side.
+    /// A device that is none: no UUID, an amount that no GPU has, or a GPU that stands there as a whole and in parts.
     #[error("{PLAN_KEY}: {0}")]
     Device(String),
 }
@@ -104,7 +164,8 @@ impl Note {
         let containers = plan.containers.iter().map(|c| Container {
             name: c.name.clone(),
             resource: c.resource.clone(),
-            devices: c.gpus.iter().map(|g| Device { uuid: g.uuid.to_string() }).collect(),
+            init: c.reuses,
+            devices: c.devices.iter().map(Device::of).collect(),
         });
         Self {
             v: VERSION,
@@ -151,18 +212,23 @@ impl Note {
         Ok(note)
     }
 
-    /// All devices of the plan, each once, in order.
+    /// What the pod holds by the plan, of each GPU and in order: what containers that run side by side have together, or more where a
+    /// plain init container has more.
     ///
     /// # Errors
-    /// [`NoteError::Device`] for a text that is no UUID.
-    pub fn devices(&self) -> Result<Vec<GpuUuid>, NoteError> {
-        let mut uuids = Vec::new();
-        for device in self.containers.iter().flat_map(|c| &c.devices) {
-            uuids.push(GpuUuid::parse(&device.uuid).map_err(|e| NoteError::Device(e.to_string()))?);
-        }
-        uuids.sort_unstable();
-        uuids.dedup();
-        Ok(uuids)
+    /// [`NoteError::Device`] for a device that is none.
+    pub fn devices(&self) -> Result<Vec<HeldDevice>, NoteError> {
+        held::fold(&self.containers).map_err(NoteError::Device)
+    }
+
+    /// The GPUs of which the pod holds anything by the plan, each once, in order.
+    ///
+    /// # Errors
+    /// As [`Self::devices`].
+    pub fn gpus(&self) -> Result<Vec<GpuUuid>, NoteError> {
+        let mut gpus: Vec<GpuUuid> = self.devices()?.into_iter().map(|device| device.uuid).collect();
+        gpus.dedup();
+        Ok(gpus)
     }
 }
 
@@ -170,7 +236,7 @@ fn why(plan: &Plan) -> String {
     let mut words = Vec::new();
     match (plan.set, plan.weakest) {
         (None, _) => words.push("no topology report: placed by count, devices not known".to_owned()),
-        (Some(set), None) => words.push(format!("GPU {set}")),
+        (Some(set), None) => words.push(format!("{}GPU {set}", if plan.is_shared() { "shares of " } else { "" })),
         (Some(set), Some(weakest)) => words.push(format!("GPUs {set} joined by {weakest} or nearer")),
     }
     if plan.set.is_some_and(|s| s.gpu_count() > 1) {
@@ -183,72 +249,4 @@ fn why(plan: &Plan) -> String {
         words.push("node imprecise: pods without a plan hold GPUs here".to_owned());
     }
     words.join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn note() -> Note {
-        Note {
-            v: 1,
-            pod_uid: "u1".to_owned(),
-            node: "n1".to_owned(),
-            level: Level::Advice,
-            containers: vec![Container {
-                name: "main".to_owned(),
-                resource: "nvidia.com/gpu".to_owned(),
-                devices: vec![Device { uuid: "GPU-a".to_owned() }, Device { uuid: "GPU-b".to_owned() }],
-            }],
-            nics: vec!["mlx5_0".to_owned()],
-            zone: Some(0),
-            topology_generation: 7,
-            score: 734_567,
-            why: "GPUs 0,1".to_owned(),
-        }
-    }
-
-    fn node() -> NodeName {
-        NodeName::parse("n1").unwrap()
-    }
-
-    #[test]
-    fn the_form_is_pinned() {
-        let json = note().to_json().unwrap();
-        assert_eq!(
-            json,
-            r#"{"v":1,"podUID":"u1","node":"n1","level":"advice","containers":[{"name":"main","resource":"nvidia.com/gpu","devices":[{"uuid":"GPU-a"},{"uuid":"GPU-b"}]}],"nics":["mlx5_0"],"zone":0,"topologyGeneration":7,"score":734567,"why":"GPUs 0,1"}"#
-        );
-        assert_eq!(Note::parse(&json, "u1", &node()).unwrap(), note());
-    }
-
-    #[test]
-    fn a_plan_of_another_pod_or_node_or_version_is_void() {
-        let json = note().to_json().unwrap();
-        assert!(matches!(Note::parse(&json, "u2", &node()), Err(NoteError::OtherPod(_))));
-        let other = NodeName::parse("n2").unwrap();
-        assert!(matches!(Note::parse(&json, "u1", &other), Err(NoteError::OtherNode(_))));
-        let later = json.replace("\"v\":1", "\"v\":2");
-        assert!(matches!(Note::parse(&later, "u1", &node()), Err(NoteError::Version(2))));
-    }
-
-    #[test]
-    fn garbage_is_refused() {
-        let long = format!("\"{}\"", "x".repeat(PLAN_BYTES_MAX));
-        for bad in ["", "{}", "[]", "null", &long] {
-            assert!(Note::parse(bad, "u1", &node()).is_err(), "{bad:.20} was taken");
-        }
-        let mut blank = note();
-        blank.containers[0].devices[0].uuid = "a b".to_owned();
-        assert!(matches!(Note::parse(&blank.to_json().unwrap(), "u1", &node()), Err(NoteError::Device(_))));
-    }
-
-    #[test]
-    fn thirty_two_gpus_fit_into_four_kilobytes() {
-        let mut big = note();
-        big.containers[0].devices =
-            (0..32).map(|i| Device { uuid: format!("GPU-{i:08x}-0000-0000-0000-000000000000") }).collect();
-        big.why = "x".repeat(200);
-        assert!(big.to_json().unwrap().len() <= PLAN_BYTES_MAX);
-    }
 }

@@ -1,5 +1,9 @@
 //! What one pod asks for, typed and bounded.
 
+mod ask;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use berth_model::MiB;
@@ -8,6 +12,8 @@ use crate::policy::Policy;
 use crate::quantity;
 use crate::unfit::{Reason, Unfit};
 use crate::wish::{Force, LinkWish, NamedGpu, Wishes};
+
+pub use ask::{ContainerDemand, Kind, Share, ShareMemory, ShareSlot};
 
 /// One container as the API has it. Requests include limits of resources that name no request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,19 +47,6 @@ pub struct PodRequest {
     pub has_soft_wishes: bool,
 }
 
-/// How many whole GPUs one container gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerDemand {
-    /// Container name.
-    pub name: String,
-    /// Extended resource asked for.
-    pub resource: String,
-    /// Whole GPUs.
-    pub gpu_count: u32,
-    /// App containers and sidecars hold their GPUs side by side; plain init containers reuse them.
-    pub reuses: bool,
-}
-
 /// What decides where a pod fits and how well: equal shapes get equal answers on equal nodes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shape {
@@ -61,6 +54,10 @@ pub struct Shape {
     pub class: String,
     /// Whole GPUs.
     pub gpu_count: u32,
+    /// Shares of cards, in the order in which containers take them.
+    pub shares: Vec<ShareSlot>,
+    /// MIG devices by profile.
+    pub mig: BTreeMap<String, u32>,
     /// CPU in thousandths of a core.
     pub cpu_milli: u64,
     /// Memory.
@@ -79,6 +76,27 @@ pub struct Shape {
     pub named: Vec<NamedGpu>,
 }
 
+impl Shape {
+    /// Whether the pod asks for any device: others are none of our business.
+    #[must_use]
+    pub fn asks_for_devices(&self) -> bool {
+        self.gpu_count > 0 || !self.shares.is_empty()
+    }
+
+    /// Devices that the kubelet counts as GPUs: whole ones and shares.
+    #[must_use]
+    pub fn device_count(&self) -> u32 {
+        self.gpu_count.saturating_add(u32::try_from(self.shares.len()).unwrap_or(u32::MAX))
+    }
+
+    /// The fewest cards, MIG ones apart, on which the pod fits.
+    #[must_use]
+    pub fn card_count_min(&self) -> u32 {
+        let apart = self.shares.iter().map(|slot| slot.apart_from.saturating_add(1)).max().unwrap_or(0);
+        self.gpu_count.saturating_add(apart)
+    }
+}
+
 /// What one pod asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demand {
@@ -92,8 +110,8 @@ pub struct Demand {
 
 /// Most containers a pod may have here: bounds a hostile pod. The kubelet starts fewer.
 const CONTAINERS_MAX: usize = 256;
-/// Most GPUs a pod may ask for on one node.
-const GPUS_MAX: u64 = 32;
+/// Most shares of one pod: bounds the search for cards.
+const SHARES_MAX: usize = 32;
 
 impl Demand {
     /// Reads a pod. Resources that the policy does not name are not ours.
@@ -113,13 +131,17 @@ impl Demand {
         }
         let cpu_milli = effective(pod, |r| quantity_of(r, "cpu", quantity::parse_milli))?;
         let memory_bytes = effective(pod, |r| quantity_of(r, "memory", quantity::parse_units))?;
-        let gpus = |r: &BTreeMap<String, String>| gpus_of(r, policy).map(|(_, count)| count);
-        let gpu_count = effective(pod, gpus)?;
-        let gpu_count = u32::try_from(gpu_count).unwrap_or(u32::MAX);
+        let containers = ask::containers(pod, policy)?;
+        let needs = ask::needs(&containers);
+        if needs.shares.len() > SHARES_MAX {
+            return Err(Unfit::new(Reason::BadWish, format!("spec.containers: more than {SHARES_MAX} shares of GPUs")));
+        }
         Ok(Self {
             shape: Shape {
                 class: class_name,
-                gpu_count,
+                gpu_count: needs.gpu_count,
+                shares: needs.shares,
+                mig: needs.mig,
                 cpu_milli,
                 memory: MiB(memory_bytes.div_ceil(1 << 20)),
                 link: wishes.link.or(class.link),
@@ -129,7 +151,7 @@ impl Demand {
                 gpu_memory: wishes.memory,
                 named: wishes.named,
             },
-            containers: containers(pod, policy)?,
+            containers,
             has_soft_wishes: pod.has_soft_wishes,
         })
     }
@@ -197,81 +219,4 @@ fn quantity_of(
     parse: impl Fn(&str) -> Result<u64, quantity::QuantityError>,
 ) -> Result<u64, String> {
     requests.get(name).map_or(Ok(0), |text| parse(text).map_err(|e| format!("{name}: {e}")))
-}
-
-/// The GPU resource a container names, and how many it wants.
-fn gpus_of(requests: &BTreeMap<String, String>, policy: &Policy) -> Result<(String, u64), String> {
-    let mut found = (String::new(), 0_u64);
-    for name in policy.gpu_resources() {
-        let count = quantity_of(requests, name, quantity::parse_units)?;
-        if count == 0 {
-            continue;
-        }
-        if count > GPUS_MAX {
-            return Err(format!("{name}: {count}, at most {GPUS_MAX} GPUs fit on any node"));
-        }
-        if found.1 > 0 {
-            return Err(format!("{name}: one container may name one GPU resource, {} is another", found.0));
-        }
-        found = (name.to_owned(), count);
-    }
-    Ok(found)
-}
-
-fn containers(pod: &PodRequest, policy: &Policy) -> Result<Vec<ContainerDemand>, Unfit> {
-    let inits = pod.init_containers.iter().map(|c| (c, !c.is_sidecar));
-    let apps = pod.containers.iter().map(|c| (c, false));
-    let mut wanted = Vec::new();
-    for (container, reuses) in inits.chain(apps) {
-        let (resource, count) = gpus_of(&container.requests, policy).map_err(|e| Unfit::new(Reason::BadWish, e))?;
-        let gpu_count = u32::try_from(count).unwrap_or(u32::MAX);
-        if gpu_count > 0 {
-            wanted.push(ContainerDemand { name: container.name.clone(), resource, gpu_count, reuses });
-        }
-    }
-    Ok(wanted)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn container(name: &str, gpus: &str, is_sidecar: bool) -> ContainerRequest {
-        let pairs = [("nvidia.com/gpu", gpus), ("cpu", "500m"), ("memory", "1Gi")];
-        let requests = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        ContainerRequest { name: name.to_owned(), requests, is_sidecar }
-    }
-
-    #[test]
-    fn the_effective_request_is_the_peak_of_init_and_the_sum_of_app_containers() {
-        let pod = PodRequest {
-            containers: vec![container("a", "2", false), container("b", "1", false)],
-            init_containers: vec![container("side", "1", true), container("init", "4", false)],
-            ..PodRequest::default()
-        };
-        let demand = Demand::parse(&pod, &Policy::default()).unwrap();
-        assert_eq!(demand.shape.gpu_count, 5, "sidecar 1 + init 4 is more than 1 + 2 + 1");
-        assert_eq!(demand.shape.cpu_milli, 1500);
-        assert_eq!(demand.shape.memory, MiB(3 * 1024));
-        let names: Vec<_> = demand.containers.iter().map(|c| (c.name.as_str(), c.gpu_count, c.reuses)).collect();
-        assert_eq!(names, [("side", 1, false), ("init", 4, true), ("a", 2, false), ("b", 1, false)]);
-    }
-
-    #[test]
-    fn what_cannot_be_read_names_container_and_resource() {
-        for (gpus, said) in [("many", "\"many\" is not a quantity"), ("33", "at most 32 GPUs")] {
-            let pod = PodRequest { containers: vec![container("a", gpus, false)], ..PodRequest::default() };
-            let unfit = Demand::parse(&pod, &Policy::default()).unwrap_err();
-            assert_eq!(unfit.reason, Reason::BadWish);
-            assert!(unfit.detail.contains("spec.containers[a]") && unfit.detail.contains(said), "{}", unfit.detail);
-        }
-    }
-
-    #[test]
-    fn a_class_that_the_policy_does_not_know_is_refused_with_the_known_ones() {
-        let annotations = [("berth.dev/class".to_owned(), "trainig".to_owned())].into();
-        let pod = PodRequest { annotations, ..PodRequest::default() };
-        let unfit = Demand::parse(&pod, &Policy::default()).unwrap_err();
-        assert!(unfit.detail.contains("\"trainig\"") && unfit.detail.contains("training"), "{}", unfit.detail);
-    }
 }

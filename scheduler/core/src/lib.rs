@@ -19,6 +19,7 @@
 
 pub mod annotation;
 pub mod demand;
+pub mod device;
 pub mod fabric;
 pub mod order;
 pub mod place;

@@ -1,5 +1,7 @@
 //! Which GPUs of a node: the best set of a size among those that are free.
 
+pub mod share;
+
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -65,6 +67,11 @@ struct Worth {
 pub trait Chooser {
     /// The best set of the rule's size inside `free`, or none that satisfies it.
     fn choose(&mut self, fabric: &Arc<Fabric>, free: GpuSet, rule: Rule) -> Option<GpuSet>;
+
+    /// How good a card is for a share: the greatest is taken, equal ones by position.
+    fn share_worth(&self, offer: &share::Offer) -> i64 {
+        share::worth(offer)
+    }
 }
 
 /// Chooses afresh every time.

@@ -83,10 +83,59 @@ pub struct ShortList {
     pub per_zone: usize,
 }
 
+/// Names of extended resources and what they mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resources {
+    /// Whole GPUs, or cards with a share each where a share is named beside.
+    pub gpu: Vec<String>,
+    /// Percent of a card's compute; `None` where there are no such shares.
+    pub gpu_cores: Option<String>,
+    /// MiB of a card's memory; `None` where there are no such shares.
+    pub gpu_memory: Option<String>,
+    /// What stands before a profile in the name of a MIG resource.
+    pub mig_prefix: Option<String>,
+    /// RDMA devices.
+    pub rdma: Vec<String>,
+}
+
+impl Resources {
+    /// The profile that a MIG resource names, as in `1g.10gb` of `nvidia.com/mig-1g.10gb`.
+    #[must_use]
+    pub fn mig_profile<'n>(&self, name: &'n str) -> Option<&'n str> {
+        name.strip_prefix(self.mig_prefix.as_deref()?).filter(|profile| !profile.is_empty())
+    }
+
+    /// The two names of shares. kube-scheduler must not count them: no node offers them by number.
+    pub fn shares(&self) -> impl Iterator<Item = &str> {
+        [&self.gpu_cores, &self.gpu_memory].into_iter().flatten().map(String::as_str)
+    }
+}
+
+/// What a share takes of a card's memory when it names none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnnamedMemory {
+    /// No claim: only cores bind.
+    Nothing,
+    /// All of it.
+    All,
+}
+
+/// How cards are shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharePolicy {
+    /// The shares of a card may add up to this much of its compute.
+    pub cores_overcommit_percent: u32,
+    /// The shares of a card may add up to this much of its memory.
+    pub memory_overcommit_percent: u32,
+    /// What a share takes of the memory when it names none.
+    pub unnamed_memory: UnnamedMemory,
+}
+
 /// A checked policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    gpu_resources: Vec<String>,
+    resources: Resources,
+    shares: SharePolicy,
     on_missing: OnMissing,
     on_stale: OnStale,
     stale_after_seconds: u64,
@@ -117,9 +166,21 @@ pub fn parse(document: &str) -> Result<Policy, PolicyError> {
 }
 
 impl Policy {
+    /// Names of extended resources and what they mean.
+    #[must_use]
+    pub fn resources(&self) -> &Resources {
+        &self.resources
+    }
+
     /// Names of extended resources that mean whole GPUs.
     pub fn gpu_resources(&self) -> impl Iterator<Item = &str> {
-        self.gpu_resources.iter().map(String::as_str)
+        self.resources.gpu.iter().map(String::as_str)
+    }
+
+    /// How cards are shared.
+    #[must_use]
+    pub fn shares(&self) -> SharePolicy {
+        self.shares
     }
 
     /// What to do about a node without a report.

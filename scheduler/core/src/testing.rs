@@ -158,6 +158,8 @@ pub(crate) fn view_of(topology: NodeTopology) -> NodeView {
         hardware: Some(Hardware { topology: Arc::new(topology), fabric }),
         knowledge: Knowledge::Current,
         held: berth_model::GpuSet::EMPTY,
+        shared: Vec::new(),
+        instances: Vec::new(),
         unplanned_gpu_count: 0,
         is_imprecise: false,
         offered: Arc::new([("nvidia.com/gpu".to_owned(), gpus)].into()),

@@ -30,8 +30,16 @@ pub enum Reason {
     MemoryUnmet,
     /// The named GPUs are not on this node.
     NamedGpusAbsent,
+    /// The shares are more than the GPUs of the node have, even idle.
+    ShareTooLarge,
     /// Enough GPUs, too few free ones.
     GpusBusy,
+    /// No GPU has as much compute left as a share asks for.
+    CoresBusy,
+    /// No GPU has as much memory left as a share asks for.
+    GpuMemoryBusy,
+    /// Compute and memory are left, but the shares do not fit together.
+    SharesBusy,
     /// No set of the machine satisfies the link wish.
     LinkUnmet,
     /// The free GPUs do not form a set with the wished link.
@@ -48,7 +56,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the documented table.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::BadWish,
         Self::UnknownNode,
         Self::NoTopology,
@@ -60,7 +68,11 @@ impl Reason {
         Self::ProductUnmet,
         Self::MemoryUnmet,
         Self::NamedGpusAbsent,
+        Self::ShareTooLarge,
         Self::GpusBusy,
+        Self::CoresBusy,
+        Self::GpuMemoryBusy,
+        Self::SharesBusy,
         Self::LinkUnmet,
         Self::LinkBusy,
         Self::RailUnmet,
@@ -84,7 +96,11 @@ impl Reason {
             Self::ProductUnmet => "product-unmet",
             Self::MemoryUnmet => "memory-unmet",
             Self::NamedGpusAbsent => "named-gpus-absent",
+            Self::ShareTooLarge => "share-too-large",
             Self::GpusBusy => "gpus-busy",
+            Self::CoresBusy => "cores-busy",
+            Self::GpuMemoryBusy => "gpu-memory-busy",
+            Self::SharesBusy => "shares-busy",
             Self::LinkUnmet => "link-unmet",
             Self::LinkBusy => "link-busy",
             Self::RailUnmet => "rail-unmet",
@@ -109,7 +125,11 @@ impl Reason {
             Self::ProductUnmet => "berth: too few GPUs of the wished product",
             Self::MemoryUnmet => "berth: too few GPUs with the wished memory",
             Self::NamedGpusAbsent => "berth: the named GPUs are not on the node",
+            Self::ShareTooLarge => "berth: a share of the pod is larger than any GPU of the node",
             Self::GpusBusy => "berth: too few free GPUs",
+            Self::CoresBusy => "berth: no GPU has enough compute left for the share",
+            Self::GpuMemoryBusy => "berth: no GPU has enough memory left for the share",
+            Self::SharesBusy => "berth: compute and memory are left, but not together on one GPU",
             Self::LinkUnmet => "berth: no GPU set of the node has the required link",
             Self::LinkBusy => "berth: free GPUs do not form a set with the required link",
             Self::RailUnmet => "berth: no GPU set of the node has the required rails",
@@ -136,6 +156,9 @@ impl Reason {
             | Self::StaleTopology
             | Self::GpusUnhealthy
             | Self::GpusBusy
+            | Self::CoresBusy
+            | Self::GpuMemoryBusy
+            | Self::SharesBusy
             | Self::LinkBusy
             | Self::RailBusy
             | Self::ZoneBusy => true,
@@ -146,6 +169,7 @@ impl Reason {
             | Self::ProductUnmet
             | Self::MemoryUnmet
             | Self::NamedGpusAbsent
+            | Self::ShareTooLarge
             | Self::LinkUnmet
             | Self::RailUnmet
             | Self::ZoneUnmet => false,
@@ -171,7 +195,11 @@ impl Reason {
             Self::ProductUnmet => "widen berth.dev/gpu-product or add such nodes",
             Self::MemoryUnmet => "lower berth.dev/gpu-memory or add such nodes",
             Self::NamedGpusAbsent => "correct berth.dev/gpus",
+            Self::ShareTooLarge => "ask for a smaller share, or add nodes with larger GPUs",
             Self::GpusBusy => "wait, add nodes, or give the pod a higher priority",
+            Self::CoresBusy => "wait, ask for fewer cores, or add nodes",
+            Self::GpuMemoryBusy => "wait, ask for less GPU memory, or add nodes",
+            Self::SharesBusy => "wait, or ask for smaller shares",
             Self::LinkUnmet => "lower berth.dev/link, or make it preferred",
             Self::LinkBusy => "wait, or make berth.dev/link preferred",
             Self::RailUnmet => "make berth.dev/rail preferred",

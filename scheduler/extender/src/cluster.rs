@@ -57,9 +57,9 @@ impl Cluster {
 
     /// Puts a policy in force for the next call.
     pub fn set_policy(&self, policy: Policy) {
-        let names = policy.gpu_resources().map(str::to_owned).collect();
+        let names = policy.resources().clone();
         self.policy.store(Arc::new(policy));
-        self.index.apply(Event::GpuResources(names));
+        self.index.apply(Event::Resources(names));
     }
 
     /// Sets the gauges that are counted, not stepped.

@@ -108,7 +108,7 @@ impl Decide for Decider {
         if self.remembers_filtered {
             cluster.waiting.remember(request);
         }
-        if demand.shape.gpu_count == 0 {
+        if !demand.shape.asks_for_devices() {
             return Ok(FilterAnswer { fits: (0..names.len()).collect(), rejected: Vec::new() });
         }
         let snapshot = cluster.index.snapshot();
@@ -139,7 +139,7 @@ impl Decide for Decider {
         let policy = cluster.policy();
         // Filter has refused a pod that cannot be read; one that got here changed in between and comes again.
         let Ok(demand) = Demand::parse(&pod_request(pod), &policy) else { return Ok(PriorityAnswer::default()) };
-        if demand.shape.gpu_count == 0 {
+        if !demand.shape.asks_for_devices() {
             return Ok(PriorityAnswer::default());
         }
         let snapshot = cluster.index.snapshot();

@@ -88,7 +88,7 @@ fn told(
         }
     };
     explanation.class = demand.shape.class.clone();
-    explanation.gpu_count = demand.shape.gpu_count;
+    explanation.gpu_count = demand.shape.device_count();
     let slots: Vec<&Arc<NodeSlot>> = match names {
         Some(names) => names.iter().filter_map(|n| snapshot.node(n)).filter(|s| s.exists).collect(),
         None => snapshot.nodes().filter(|s| s.exists).collect(),
@@ -138,7 +138,7 @@ fn options(plans: &[(&Arc<NodeSlot>, Plan)]) -> Vec<Choice> {
 }
 
 fn summary(told: &Explanation, policy: &Policy, demand: &Demand) -> String {
-    if demand.shape.gpu_count == 0 {
+    if !demand.shape.asks_for_devices() {
         let names: Vec<&str> = policy.gpu_resources().collect();
         return format!("asks for none of {}: berth has no say", names.join(", "));
     }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_core::demand::Totals;
+use berth_core::device::HeldDevice;
+use berth_core::policy::Resources;
 use berth_core::view::Compute;
-use berth_model::{BootId, GpuUuid, NodeName, NodeTopology};
+use berth_model::{BootId, NodeName, NodeTopology};
 
 /// A pod's UID: unique over all time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,7 +50,7 @@ pub enum PlanNote {
     /// There is none.
     Absent,
     /// There is one, and it is for this pod on this node.
-    Devices(Vec<GpuUuid>),
+    Devices(Vec<HeldDevice>),
     /// There is one that is void; the text says why.
     Void(String),
 }
@@ -107,8 +109,8 @@ pub enum Event {
     Pod(Box<PodFacts>),
     /// A pod is gone.
     PodGone(PodUid),
-    /// These extended resources mean whole GPUs.
-    GpuResources(Vec<String>),
+    /// What extended resources mean.
+    Resources(Resources),
     /// The bind that made a hold has failed.
     HoldReleased(PodUid),
 }

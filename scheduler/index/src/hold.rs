@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use berth_core::device::HeldDevice;
 use berth_core::view::Compute;
-use berth_model::{GpuUuid, NodeName};
+use berth_model::NodeName;
 
 use crate::event::PodUid;
 
@@ -11,7 +12,7 @@ use crate::event::PodUid;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hold {
     pub(crate) node: NodeName,
-    pub(crate) devices: Vec<GpuUuid>,
+    pub(crate) devices: Vec<HeldDevice>,
     /// GPUs that the pod takes beyond the named devices.
     pub(crate) unnamed_gpu_count: u32,
     pub(crate) compute: Compute,

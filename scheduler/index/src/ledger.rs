@@ -1,14 +1,20 @@
 //! Who holds what on one node: the fold of its bound live pods and its holds over its last good report.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod claims;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use berth_core::view::{Compute, Hardware, Knowledge};
+use berth_core::policy::Resources;
+use berth_core::view::{Compute, Hardware, HeldInstance, Knowledge, SharedGpu};
 use berth_core::{Fabric, NodeView};
-use berth_model::{GpuSet, GpuUuid, MiB, NodeName, NodeTopology};
+use berth_model::{GpuSet, MiB, NodeName, NodeTopology};
 
 use crate::event::{NodeFacts, PlanNote, PodFacts, PodUid};
 use crate::hold::Hold;
+
+use claims::Claims;
+pub use claims::HeldShare;
 
 /// One pod's part of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +25,12 @@ pub struct Holder {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// GPUs of the node that it holds: those that the kubelet says, else those of its plan.
+    /// GPUs of the node of which it holds anything: those that the kubelet says, else those of its plan.
     pub set: GpuSet,
+    /// The shares among them.
+    pub shares: Vec<HeldShare>,
+    /// The MIG instances among them.
+    pub instances: Vec<HeldInstance>,
     /// GPUs of its plan that are on the node, where the kubelet gave it others: drift.
     pub drifted_from: Option<GpuSet>,
     /// GPUs that it takes beyond those.
@@ -55,7 +65,7 @@ impl NodeEntry {
     pub(crate) fn fold<'a>(
         &self,
         name: &NodeName,
-        gpu_names: &BTreeSet<String>,
+        names: &Resources,
         holds: impl Iterator<Item = (&'a PodUid, &'a Hold)>,
     ) -> (NodeView, Vec<Holder>) {
         let mut view = NodeView {
@@ -63,6 +73,8 @@ impl NodeEntry {
             hardware: self.report.as_ref().map(|(t, f)| Hardware { topology: Arc::clone(t), fabric: Arc::clone(f) }),
             knowledge: self.knowledge(),
             held: GpuSet::EMPTY,
+            shared: Vec::new(),
+            instances: Vec::new(),
             unplanned_gpu_count: 0,
             is_imprecise: false,
             offered: Arc::clone(&self.offered),
@@ -72,28 +84,29 @@ impl NodeEntry {
         let mut holders = Vec::new();
         for pod in self.pods.values() {
             add_compute(&mut view.requested, pod.totals.cpu_milli, pod.totals.memory);
-            let wanted = gpus_wanted(pod, gpu_names);
+            let wanted = gpus_wanted(pod, names);
             if wanted == 0 && pod.note == PlanNote::Absent {
                 continue;
             }
-            holders.push(count_pod(&mut view, pod, wanted, gpu_names));
+            holders.push(count_pod(&mut view, pod, wanted, names));
         }
         for (uid, hold) in holds.filter(|(uid, _)| !self.pods.contains_key(*uid)) {
             add_compute(&mut view.requested, hold.compute.cpu_milli, hold.compute.memory);
-            let (set, unknown) = positions(&view, &hold.devices);
-            view.held = view.held.or(set);
+            let claims = Claims::of(&view, &hold.devices);
+            let unknown = claims.unknown;
+            let (set, _) = take(&mut view, &claims);
             let unplanned_gpu_count = unknown.saturating_add(hold.unnamed_gpu_count);
             view.unplanned_gpu_count = view.unplanned_gpu_count.saturating_add(unplanned_gpu_count);
-            let problem = "binding".to_owned();
-            let (namespace, name) = (String::new(), String::new());
             holders.push(Holder {
                 uid: uid.clone(),
-                namespace,
-                name,
+                namespace: String::new(),
+                name: String::new(),
                 set,
+                shares: claims.shares,
+                instances: claims.instances,
                 drifted_from: None,
                 unplanned_gpu_count,
-                problem,
+                problem: "binding".to_owned(),
             });
         }
         (view, holders)
@@ -105,38 +118,42 @@ fn add_compute(sum: &mut Compute, cpu_milli: u64, memory: MiB) {
     sum.memory = MiB(sum.memory.0.saturating_add(memory.0));
 }
 
-fn gpus_wanted(pod: &PodFacts, gpu_names: &BTreeSet<String>) -> u32 {
-    let counts = pod.totals.extended.iter().filter(|(name, _)| gpu_names.contains(*name));
-    let sum = counts.fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
+fn gpus_wanted(pod: &PodFacts, names: &Resources) -> u32 {
+    let counts = names.gpu.iter().filter_map(|name| pod.totals.extended.get(name));
+    let sum = counts.fold(0_u64, |sum, count| sum.saturating_add(*count));
     u32::try_from(sum).unwrap_or(u32::MAX)
 }
 
 /// Counts one bound pod into the view. What the kubelet says it has is held, and where it has not said all, what the plan names;
 /// what the pod takes beyond that counts without a position.
-fn count_pod(view: &mut NodeView, pod: &PodFacts, wanted: u32, gpu_names: &BTreeSet<String>) -> Holder {
-    let (planned, plan_ids, mut problem) = planned(view, pod);
-    let truth = truth(pod, gpu_names);
-    let true_ids = u32::try_from(truth.len()).unwrap_or(u32::MAX);
-    let (given, unknown) = positions(view, &truth);
-    let is_all_said = true_ids > 0 && true_ids >= wanted;
-    let (set, ids) = if is_all_said { (given, true_ids) } else { (given.or(planned), plan_ids.max(true_ids)) };
-    let drifted_from = (is_all_said && plan_ids > 0 && planned != given).then_some(planned);
+fn count_pod(view: &mut NodeView, pod: &PodFacts, wanted: u32, names: &Resources) -> Holder {
+    let (planned, mut problem) = claims::planned(view, pod);
+    let (given, id_count) = claims::given(view, pod, names, &planned);
+    let is_all_said = id_count > 0 && id_count >= wanted;
+    let plan_count = planned.device_count();
+    let drifted_from = (is_all_said && plan_count > 0 && planned.gpus() != given.gpus()).then(|| planned.gpus());
     if is_all_said {
-        problem = match (drifted_from, unknown) {
-            (Some(planned), _) => format!("drift: planned GPUs {planned}, the kubelet gave {given}"),
+        problem = match (drifted_from, given.unknown) {
+            (Some(planned), _) => format!("drift: planned GPUs {planned}, the kubelet gave {}", given.gpus()),
             (None, 0) => String::new(),
-            (None, _) => format!("{unknown} devices that the kubelet gave it are not on the node"),
+            (None, unknown) => format!("{unknown} devices that the kubelet gave it are not on the node"),
         };
     }
-    let twice = set.and(view.held);
+    let device_count = if is_all_said { id_count } else { plan_count.max(id_count) };
+    let claims = match is_all_said {
+        // The kubelet's word on GPUs says nothing of instances.
+        true => Claims { instances: planned.instances, ..given },
+        false => given.joined(planned),
+    };
+    let set = claims.set();
+    let (_, twice) = take(view, &claims);
     if !twice.is_empty() {
         let by = if is_all_said { "are held by another pod too" } else { "are in another plan too" };
         problem = format!("GPUs {twice} {by}");
     }
     // A device of two pods is one device, so the pod takes another that nobody can name.
-    let named = set.minus(view.held).gpu_count();
-    let unplanned_gpu_count = wanted.max(ids).saturating_sub(named);
-    view.held = view.held.or(set);
+    let named = claims.device_count_outside(twice);
+    let unplanned_gpu_count = wanted.max(device_count).saturating_sub(named);
     view.unplanned_gpu_count = view.unplanned_gpu_count.saturating_add(unplanned_gpu_count);
     view.is_imprecise |= unplanned_gpu_count > 0;
     Holder {
@@ -144,45 +161,40 @@ fn count_pod(view: &mut NodeView, pod: &PodFacts, wanted: u32, gpu_names: &BTree
         namespace: pod.namespace.clone(),
         name: pod.name.clone(),
         set,
+        shares: claims.shares,
+        instances: claims.instances,
         drifted_from,
         unplanned_gpu_count,
         problem,
     }
 }
 
-/// Positions of the plan's devices, how many it names, and what is wrong with it.
-fn planned(view: &NodeView, pod: &PodFacts) -> (GpuSet, u32, String) {
-    match &pod.note {
-        PlanNote::Absent => (GpuSet::EMPTY, 0, "bound without a plan".to_owned()),
-        PlanNote::Void(why) => (GpuSet::EMPTY, 0, why.clone()),
-        PlanNote::Devices(devices) => {
-            let (set, unknown) = positions(view, devices);
-            let problem = match (unknown, devices.is_empty()) {
-                (0, false) => String::new(),
-                (0, true) => "its plan names no devices".to_owned(),
-                _ => format!("{unknown} devices of its plan are not on the node"),
-            };
-            (set, u32::try_from(devices.len()).unwrap_or(u32::MAX), problem)
+/// Puts claims into the view: says which GPUs those are, and which of them were held in a way that leaves no room for them.
+fn take(view: &mut NodeView, claims: &Claims) -> (GpuSet, GpuSet) {
+    let shared: GpuSet = view.shared.iter().map(|gpu| gpu.index).collect();
+    let cut: GpuSet = view.instances.iter().map(|instance| instance.index).collect();
+    let mut twice = claims.whole.and(view.held.or(shared).or(cut));
+    // Who has a GPU whole has it whole, whatever stood there before: no GPU is both.
+    view.held = view.held.or(claims.whole);
+    view.shared.retain(|gpu| !claims.whole.contains(gpu.index));
+    for share in &claims.shares {
+        if view.held.or(cut).contains(share.index) {
+            twice = twice.with(share.index);
+            continue;
+        }
+        match view.shared.iter_mut().find(|gpu| gpu.index == share.index) {
+            Some(gpu) => {
+                gpu.taken = gpu.taken.plus(share.portion);
+                gpu.share_count = gpu.share_count.saturating_add(share.device_count);
+            }
+            None => {
+                let gpu = SharedGpu { index: share.index, taken: share.portion, share_count: share.device_count };
+                view.shared.push(gpu);
+            }
         }
     }
-}
-
-/// Whole GPUs that the kubelet says it gave the pod, each once. A shared card's id ends in `::` and a number: the card counts.
-///
-/// Source: ids of replicas in github.com/NVIDIA/k8s-device-plugin `internal/rm/device_map.go`, `AnnotatedID`.
-fn truth(pod: &PodFacts, gpu_names: &BTreeSet<String>) -> Vec<GpuUuid> {
-    let ids = pod.truth.iter().filter(|(name, _)| gpu_names.contains(*name)).flat_map(|(_, ids)| ids);
-    let card = |id: &String| id.split_once("::").map_or(id.as_str(), |(card, _)| card).to_owned();
-    let mut uuids: Vec<GpuUuid> = ids.filter_map(|id| GpuUuid::parse(&card(id)).ok()).collect();
-    uuids.sort_unstable();
-    uuids.dedup();
-    uuids
-}
-
-/// Positions of devices in the report, and how many are not in it.
-fn positions(view: &NodeView, devices: &[GpuUuid]) -> (GpuSet, u32) {
-    let gpus = view.hardware.as_ref().map_or(&[][..], |h| &h.topology.parts().gpus);
-    let set: GpuSet = gpus.iter().filter(|g| devices.contains(&g.uuid)).map(|g| g.index).collect();
-    let named = u32::try_from(devices.len()).unwrap_or(u32::MAX);
-    (set, named.saturating_sub(set.gpu_count()))
+    view.shared.sort_unstable();
+    view.instances.extend(claims.instances.iter().cloned());
+    view.instances.sort_unstable();
+    (claims.set(), twice)
 }

@@ -23,7 +23,7 @@ use berth_model::NodeName;
 
 pub use eval::{Evaluator, Verdict};
 pub use event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
-pub use ledger::Holder;
+pub use ledger::{HeldShare, Holder};
 pub use roll::Standing;
 pub use snapshot::{NodeSlot, Snapshot};
 use state::State;

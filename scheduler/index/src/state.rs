@@ -1,8 +1,12 @@
 //! The mutable state behind the index: one entry per node, kept folded after every event.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use berth_core::annotation::{Level, Note};
+use berth_core::device::Portion;
+use berth_core::policy::Resources;
 use berth_core::view::{Compute, Knowledge};
 use berth_core::{Demand, Fabric, NodeView, Plan, Policy, Unfit, plan};
 use berth_model::{NodeName, NodeTopology};
@@ -24,7 +28,7 @@ const TABLE_BYTES_MAX: usize = 32 << 20;
 
 #[derive(Debug)]
 pub(crate) struct State {
-    gpu_names: BTreeSet<String>,
+    names: Resources,
     entries: BTreeMap<NodeName, NodeEntry>,
     /// Where every known pod is counted; a pod that is not bound is not known here.
     pod_nodes: HashMap<PodUid, NodeName>,
@@ -43,7 +47,7 @@ pub(crate) struct State {
 impl Default for State {
     fn default() -> Self {
         Self {
-            gpu_names: Policy::default().gpu_resources().map(str::to_owned).collect(),
+            names: Policy::default().resources().clone(),
             entries: BTreeMap::new(),
             pod_nodes: HashMap::new(),
             graves: VecDeque::new(),
@@ -72,7 +76,7 @@ impl State {
             Event::Agent { node, is_there } => self.edit(&node, |entry| entry.is_agent_away = !is_there),
             Event::Pod(pod) => self.take_pod(*pod),
             Event::PodGone(uid) => self.drop_pod(&uid),
-            Event::GpuResources(names) => self.take_gpu_names(names),
+            Event::Resources(names) => self.take_names(names),
             Event::HoldReleased(uid) => match self.holds.release(&uid) {
                 Some(node) => self.edit(&node, |_| ()),
                 None => Change::default(),
@@ -207,12 +211,11 @@ impl State {
         }
     }
 
-    fn take_gpu_names(&mut self, names: Vec<String>) -> Change {
-        let names: BTreeSet<String> = names.into_iter().collect();
-        if names == self.gpu_names {
+    fn take_names(&mut self, names: Resources) -> Change {
+        if names == self.names {
             return Change::default();
         }
-        self.gpu_names = names;
+        self.names = names;
         let nodes: Vec<NodeName> = self.entries.keys().cloned().collect();
         let grown = nodes.iter().map(|n| self.edit(n, |_| ())).filter(|c| c.has_grown);
         grown.last().unwrap_or_default()
@@ -235,7 +238,7 @@ impl State {
 
     fn fold(&mut self, name: &NodeName) {
         let Some(entry) = self.entries.get(name) else { return };
-        let (view, holders) = entry.fold(name, &self.gpu_names, self.holds.on(name));
+        let (view, holders) = entry.fold(name, &self.names, self.holds.on(name));
         self.version = self.version.saturating_add(1);
         let slot = NodeSlot {
             version: self.version,
@@ -291,7 +294,7 @@ impl State {
     ) -> Result<Plan, Unfit> {
         self.holds.release(uid);
         let entry = self.entries.entry(node.clone()).or_default();
-        let (view, _) = entry.fold(node, &self.gpu_names, self.holds.on(node));
+        let (view, _) = entry.fold(node, &self.names, self.holds.on(node));
         let planned = plan(&view, demand, policy);
         if let Ok(plan) = &planned {
             self.holds.take(uid.clone(), hold_of(plan, demand, until_ms));
@@ -310,22 +313,25 @@ impl State {
 }
 
 fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {
-    let mut devices: Vec<_> = plan.containers.iter().flat_map(|c| &c.gpus).map(|g| g.uuid.clone()).collect();
-    devices.sort_unstable();
-    devices.dedup();
-    let named = u32::try_from(devices.len()).unwrap_or(u32::MAX);
+    // The same fold as of a bound pod's annotation: what is held does not change when the pod is seen bound. A plan of our own
+    // making names devices that are; one that did not would be held by its count.
+    let devices = Note::of(plan, "", Level::Advice).devices().unwrap_or_default();
+    let named = devices.iter().fold(0_u32, |sum, device| sum.saturating_add(device.device_count));
     Hold {
         node: plan.node.clone(),
         devices,
-        unnamed_gpu_count: demand.shape.gpu_count.saturating_sub(named),
+        unnamed_gpu_count: demand.shape.device_count().saturating_sub(named),
         compute: Compute { cpu_milli: demand.shape.cpu_milli, memory: demand.shape.memory },
         until_ms,
     }
 }
 
-/// How much a node can take, for telling growth: whether it is there, how well it is known, and its free GPUs.
-fn capacity(view: &NodeView, exists: bool) -> (bool, std::cmp::Reverse<Knowledge>, u32, u64) {
+/// How much a node can take, for telling growth: whether it is there, how well it is known, its free GPUs, what the kubelet offers,
+/// and how much is left of GPUs with shares.
+fn capacity(view: &NodeView, exists: bool) -> (bool, Reverse<Knowledge>, u32, u64, Reverse<(u64, u64)>) {
     let free = view.hardware.as_ref().map_or(0, |h| view.unheld(h.topology.usable_gpus()).gpu_count());
     let offered = view.offered.values().fold(0_u64, |sum, n| sum.saturating_add(*n));
-    (exists, std::cmp::Reverse(view.knowledge), free.saturating_sub(view.unplanned_gpu_count), offered)
+    let taken = view.shared.iter().map(|gpu| gpu.taken).fold(Portion::default(), Portion::plus);
+    let taken = Reverse((u64::from(taken.cores_percent), taken.memory.0));
+    (exists, Reverse(view.knowledge), free.saturating_sub(view.unplanned_gpu_count), offered, taken)
 }

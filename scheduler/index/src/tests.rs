@@ -7,6 +7,7 @@ mod truth;
 use std::collections::BTreeMap;
 
 use berth_core::demand::{ContainerRequest, PodRequest, Totals};
+use berth_core::device::HeldDevice;
 use berth_core::unfit::Reason;
 use berth_core::view::{Compute, Knowledge};
 use berth_core::{Demand, Policy};
@@ -75,7 +76,8 @@ fn pod(uid: &str, node: &str, gpus: u64, devices: Option<&[u8]>) -> PodFacts {
         node: Some(name(node)),
         is_ended: false,
         totals: Totals { cpu_milli: 1000, memory: MiB(1024), extended: [("nvidia.com/gpu".to_owned(), gpus)].into() },
-        note: devices.map_or(PlanNote::Absent, |d| PlanNote::Devices(d.iter().map(uuid).collect())),
+        note: devices
+            .map_or(PlanNote::Absent, |d| PlanNote::Devices(d.iter().map(uuid).map(HeldDevice::whole).collect())),
         truth: BTreeMap::new(),
     }
 }
@@ -134,7 +136,7 @@ fn a_pod_bound_by_others_counts_and_makes_the_node_imprecise() {
 fn a_plan_with_unknown_devices_counts_as_used() {
     let mut foreign = pod("p", "a", 2, None);
     foreign.note =
-        PlanNote::Devices(vec![GpuUuid::parse("GPU-elsewhere").unwrap(), GpuUuid::parse("GPU-a-0").unwrap()]);
+        PlanNote::Devices(["GPU-elsewhere", "GPU-a-0"].map(|u| HeldDevice::whole(GpuUuid::parse(u).unwrap())).into());
     let index = with([node("a"), report("a", 1, None), Event::Pod(Box::new(foreign))]);
     assert_eq!(held(&index, "a"), (0b1, 1, true));
 }

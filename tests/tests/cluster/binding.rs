@@ -200,7 +200,7 @@ async fn binds_at_once_fill_a_node_exactly() -> Result<()> {
         match result {
             Ok(()) => {
                 bound += 1;
-                for device in plan_of(&rig.pods().get(name).await?)?.devices()? {
+                for device in plan_of(&rig.pods().get(name).await?)?.gpus()? {
                     assert!(devices.insert(device.to_string()), "{device} is in two plans");
                 }
             }

@@ -29,7 +29,7 @@ async fn the_next_pod_keeps_away_from_what_the_kubelet_really_gave() -> Result<(
     let uuid = |i: usize| node.parts().gpus[i].uuid.to_string();
 
     running.submit("first", 2, &[]).await?;
-    let planned = plan_of(&running.until_bound("first", SOON).await?)?.devices()?;
+    let planned = plan_of(&running.until_bound("first", SOON).await?)?.gpus()?;
     assert_eq!(
         planned.iter().map(ToString::to_string).collect::<std::collections::BTreeSet<_>>(),
         [uuid(0), uuid(1)].into()
@@ -45,7 +45,7 @@ async fn the_next_pod_keeps_away_from_what_the_kubelet_really_gave() -> Result<(
 
     // Free are 0 1 3 5 6 7: the best pair is a bridged one that is whole, and 2 and 4 are out.
     running.submit("second", 4, &[]).await?;
-    let devices = plan_of(&running.until_bound("second", SOON).await?)?.devices()?;
+    let devices = plan_of(&running.until_bound("second", SOON).await?)?.gpus()?;
     for taken in [2, 4] {
         assert!(!devices.iter().any(|d| d.as_str() == uuid(taken)), "GPU{taken} is held by first: {devices:?}");
     }

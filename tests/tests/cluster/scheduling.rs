@@ -25,7 +25,7 @@ async fn holders(running: &Running) -> Result<BTreeMap<String, String>> {
             continue;
         }
         let name = pod.metadata.name.clone().unwrap_or_default();
-        for device in plan_of(&pod)?.devices()? {
+        for device in plan_of(&pod)?.gpus()? {
             if let Some(other) = held.insert(device.to_string(), name.clone()) {
                 panic!("{device} is in the plans of {other} and {name}");
             }
@@ -61,7 +61,7 @@ async fn pods_of_every_size_get_sets_that_no_other_choice_beats() -> Result<()> 
         assert_eq!(note.level, Level::Advice);
         let made = running.nodes.iter().find(|n| n.name() == note.node).unwrap();
         let node = made.topology(None)?;
-        let devices = note.devices()?;
+        let devices = note.gpus()?;
         let set: GpuSet = node.parts().gpus.iter().filter(|g| devices.contains(&g.uuid)).map(|g| g.index).collect();
         assert_eq!(set.gpu_count(), gpus, "{name}: every device of the plan is on {}", note.node);
         let held = taken.entry(note.node.clone()).or_default();

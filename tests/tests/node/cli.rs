@@ -76,13 +76,18 @@ fn dgx() -> Result<NodeTopology> {
 }
 
 fn plan(topology: &NodeTopology, uid: &str) -> Result<String> {
-    let devices = topology.parts().gpus.iter().take(2).map(|g| Device { uuid: g.uuid.to_string() }).collect();
+    let devices = topology.parts().gpus.iter().take(2).map(|g| Device::whole(g.uuid.as_str())).collect();
     let note = Note {
         v: VERSION,
         pod_uid: uid.to_owned(),
         node: "na".to_owned(),
         level: Level::Advice,
-        containers: vec![Container { name: "main".to_owned(), resource: "nvidia.com/gpu".to_owned(), devices }],
+        containers: vec![Container {
+            name: "main".to_owned(),
+            resource: "nvidia.com/gpu".to_owned(),
+            init: false,
+            devices,
+        }],
         nics: vec!["mlx5_0".to_owned()],
         zone: Some(0),
         topology_generation: 7,

@@ -72,7 +72,7 @@ async fn read(cluster: &Cluster, selector: Option<&str>) -> anyhow::Result<Read>
     let mut read = Read::default();
     let policy = policy_of(cluster, &mut read.notes).await;
     read.gpu_resources = policy.gpu_resources().map(str::to_owned).collect();
-    read.index.apply(Event::GpuResources(read.gpu_resources.iter().cloned().collect()));
+    read.index.apply(Event::Resources(policy.resources().clone()));
 
     let nodes = nodes_of(cluster, selector, &mut read).await;
     let reports = reports_of(cluster, &mut read).await;

@@ -1,5 +1,7 @@
 //! Claims about the one decision path.
 
+mod shares;
+
 use super::*;
 use crate::demand::{ContainerRequest, PodRequest};
 use crate::testing::{Box8, idle, topology, view_of};
@@ -24,7 +26,7 @@ fn demand(gpus: u32, annotations: &[(&str, &str)]) -> Demand {
 fn planned(view: &NodeView, demand: &Demand) -> Result<GpuSet, Reason> {
     let outcome = plan(view, demand, &Policy::default());
     let decided = decide(view, &demand.shape, &Policy::default(), &mut Afresh);
-    assert_eq!(decided.as_ref().map(|f| f.set).map_err(|r| *r), outcome.as_ref().map(|p| p.set).map_err(|u| u.reason));
+    assert_eq!(decided.as_ref().map(Fit::set).map_err(|r| *r), outcome.as_ref().map(|p| p.set).map_err(|u| u.reason));
     outcome.map(|p| p.set.unwrap()).map_err(|u| u.reason)
 }
 
@@ -50,7 +52,7 @@ fn two_gpus_on_a_hybrid_mesh_are_a_double_link() {
 #[test]
 fn a_plan_names_devices_rails_zone_and_link() {
     let plan = plan(&idle(Box8::Switched), &demand(2, &[]), &Policy::default()).unwrap();
-    let uuids: Vec<&str> = plan.containers[0].gpus.iter().map(|g| g.uuid.as_str()).collect();
+    let uuids: Vec<&str> = plan.containers[0].devices.iter().map(|g| g.uuid.as_str()).collect();
     assert_eq!(uuids, ["GPU-4", "GPU-5"], "the other zone still has four GPUs with a rail each");
     let nics: Vec<&str> = plan.nics.iter().map(NicName::as_str).collect();
     assert_eq!(nics, ["mlx5_4", "mlx5_5"]);
@@ -136,7 +138,7 @@ fn a_stale_or_missing_report_is_a_decision_of_policy() {
     assert_eq!(trusted(&missing, ""), Err(Reason::NoTopology));
     assert_eq!(trusted(&missing, "topology: {missing: byCount}"), Ok(false));
     let by_count = plan(&missing, &one, &with("topology: {missing: byCount}")).unwrap();
-    assert!(by_count.set.is_none() && by_count.containers[0].gpus.is_empty() && by_count.is_imprecise);
+    assert!(by_count.set.is_none() && by_count.containers[0].devices.is_empty() && by_count.is_imprecise);
     let wished = demand(1, &[("berth.dev/gpu-product", "*")]);
     let refused = plan(&missing, &wished, &with("topology: {missing: byCount}")).unwrap_err();
     assert_eq!(refused.reason, Reason::NoTopology, "no hard wish is met by data that nobody has");
@@ -172,7 +174,7 @@ fn containers_get_disjoint_parts_and_init_containers_reuse_them() {
     };
     let demand = Demand::parse(&pod, &Policy::default()).unwrap();
     let plan = plan(&idle(Box8::Switched), &demand, &Policy::default()).unwrap();
-    let dealt: Vec<Vec<u8>> = plan.containers.iter().map(|c| c.gpus.iter().map(|g| g.index.0).collect()).collect();
+    let dealt: Vec<Vec<u8>> = plan.containers.iter().map(|c| c.devices.iter().map(|g| g.index.0).collect()).collect();
     assert_eq!(dealt, [vec![0, 1], vec![0], vec![1, 2]]);
 }
 

@@ -1,11 +1,16 @@
 //! The file form of a policy, and the checks that turn it into a [`Policy`].
 
+mod resources;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
-use super::{API_VERSION, Class, OnMissing, OnStale, Placement, Policy, PolicyError, ShortList, Weights};
+use super::{
+    API_VERSION, Class, OnMissing, OnStale, Placement, Policy, PolicyError, Resources, SharePolicy, ShortList,
+    UnnamedMemory, Weights,
+};
 use crate::wish::{Force, LinkWish};
 
 /// Largest document taken. A ConfigMap holds at most 1 MiB; a policy is a few KiB.
@@ -23,7 +28,9 @@ struct Document {
     api_version: Spanned<String>,
     kind: Spanned<String>,
     #[serde(default)]
-    resources: Resources,
+    resources: ResourcesSpec,
+    #[serde(default)]
+    shares: SharesSpec,
     #[serde(default)]
     topology: Topology,
     #[serde(default)]
@@ -35,9 +42,21 @@ struct Document {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct Resources {
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ResourcesSpec {
     gpu: Option<Spanned<Vec<Spanned<String>>>>,
+    gpu_cores: Option<Spanned<String>>,
+    gpu_memory: Option<Spanned<String>>,
+    mig_prefix: Option<Spanned<String>>,
+    rdma: Option<Spanned<Vec<Spanned<String>>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SharesSpec {
+    cores_overcommit_percent: Option<Spanned<u32>>,
+    memory_overcommit_percent: Option<Spanned<u32>>,
+    unnamed_memory: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -96,7 +115,18 @@ pub(super) fn built_in() -> Policy {
     let notebook = Class { weights: weights(0), ..class.clone() };
     let classes = [("default", class), ("training", training), ("inference", inference), ("notebook", notebook)];
     Policy {
-        gpu_resources: vec!["nvidia.com/gpu".to_owned()],
+        resources: Resources {
+            gpu: vec!["nvidia.com/gpu".to_owned()],
+            gpu_cores: Some("nvidia.com/gpucores".to_owned()),
+            gpu_memory: Some("nvidia.com/gpumem".to_owned()),
+            mig_prefix: Some("nvidia.com/mig-".to_owned()),
+            rdma: Vec::new(),
+        },
+        shares: SharePolicy {
+            cores_overcommit_percent: 100,
+            memory_overcommit_percent: 100,
+            unnamed_memory: UnnamedMemory::Nothing,
+        },
         on_missing: OnMissing::Reject,
         on_stale: OnStale::Deprioritize,
         stale_after_seconds: 60,
@@ -132,9 +162,8 @@ pub(super) fn parse(document: &str) -> Result<Policy, PolicyError> {
     expect_word(&document.api_version, "apiVersion", API_VERSION)?;
     expect_word(&document.kind, "kind", "Policy")?;
     let mut policy = built_in();
-    if let Some(names) = &document.resources.gpu {
-        policy.gpu_resources = gpu_resources(names)?;
-    }
+    resources::take(&mut policy.resources, &document.resources)?;
+    take_shares(&mut policy.shares, &document.shares)?;
     take_topology(&mut policy, &document.topology)?;
     take_list(&mut policy.short_list, &document.short_list)?;
     if let Some(steps) = &document.order.soft_steps {
@@ -197,26 +226,18 @@ fn bounded<T: Copy + PartialOrd + std::fmt::Display>(
     wrong(given.referenced, format!("{key}: {} is not between {least} and {most}", given.value))
 }
 
-fn gpu_resources(names: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, PolicyError> {
-    if names.value.is_empty() || names.value.len() > 16 {
-        return wrong(names.referenced, "resources.gpu: 1 to 16 names are right");
+fn take_shares(shares: &mut SharePolicy, given: &SharesSpec) -> Result<(), PolicyError> {
+    if let Some(percent) = &given.cores_overcommit_percent {
+        shares.cores_overcommit_percent = bounded(percent, "shares.coresOvercommitPercent", 100, 1000)?;
     }
-    let mut taken: Vec<String> = Vec::new();
-    for name in &names.value {
-        // An extended resource is domain/name outside kubernetes.io. Source: apis/core/helper IsExtendedResourceName.
-        let (domain, rest) = name.value.split_once('/').unwrap_or(("", ""));
-        let is_legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-        let shaped = !rest.is_empty() && domain.contains('.') && name.value.replacen('/', "", 1).chars().all(is_legal);
-        if !shaped || domain.ends_with("kubernetes.io") || name.value.len() > 253 {
-            let message = format!("resources.gpu: {:?} is no extended resource such as nvidia.com/gpu", name.value);
-            return wrong(name.referenced, message);
-        }
-        if taken.contains(&name.value) {
-            return wrong(name.referenced, format!("resources.gpu: {:?} stands twice", name.value));
-        }
-        taken.push(name.value.clone());
+    if let Some(percent) = &given.memory_overcommit_percent {
+        shares.memory_overcommit_percent = bounded(percent, "shares.memoryOvercommitPercent", 100, 1000)?;
     }
-    Ok(taken)
+    if let Some(word) = &given.unnamed_memory {
+        let words = [("nothing", UnnamedMemory::Nothing), ("all", UnnamedMemory::All)];
+        shares.unnamed_memory = one_of(word, "shares.unnamedMemory", &words)?;
+    }
+    Ok(())
 }
 
 fn take_topology(policy: &mut Policy, given: &Topology) -> Result<(), PolicyError> {

@@ -218,7 +218,7 @@ impl ApiBinder {
         let refused = |unfit: berth_core::Unfit| Failure::new(unfit.reason.code(), format!("{}: {unfit}", target.node));
         let demand = Demand::parse(request, policy).map_err(refused)?;
         let uid = PodUid::new(&target.uid);
-        if demand.shape.gpu_count == 0 {
+        if !demand.shape.asks_for_devices() {
             return Ok((Hold { cluster: Arc::clone(&self.cluster), uid, is_kept: false }, None));
         }
         let index = &self.cluster.index;

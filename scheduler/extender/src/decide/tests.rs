@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use berth_core::demand::Totals;
+use berth_core::device::HeldDevice;
 use berth_index::{Event, NodeFacts, PlanNote, PodFacts};
 use berth_model::GpuUuid;
 
@@ -31,7 +32,7 @@ fn hold(cluster: &Cluster, uid: &str, node: &str, devices: &[u8]) {
             extended: [("nvidia.com/gpu".to_owned(), u64::try_from(devices.len()).unwrap())].into(),
             ..Totals::default()
         },
-        note: PlanNote::Devices(devices.iter().map(uuid).collect()),
+        note: PlanNote::Devices(devices.iter().map(uuid).map(HeldDevice::whole).collect()),
         truth: std::collections::BTreeMap::new(),
     })));
 }
@@ -177,7 +178,7 @@ async fn a_bound_pod_names_its_devices_and_takes_them_from_the_next() {
         rig.filter(&pod(uid, 2));
         rig.bind(&pod(uid, 2), "n000").await.unwrap();
         let devices = rig.binder.last().unwrap().note.devices().unwrap();
-        assert_eq!(devices.iter().map(GpuUuid::as_str).collect::<Vec<_>>(), expected);
+        assert_eq!(devices.iter().map(|d| d.uuid.as_str()).collect::<Vec<_>>(), expected);
     }
     assert_eq!(rig.filter(&pod("r", 1)).rejected[0].reason.code, "gpus-busy");
     let refused = rig.bind(&pod("r", 1), "n000").await.unwrap_err();

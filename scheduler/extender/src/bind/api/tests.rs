@@ -78,7 +78,7 @@ impl Rig {
 
 fn devices(plan: &str) -> BTreeSet<String> {
     let note: Note = serde_json::from_str(plan).unwrap();
-    note.devices().unwrap().into_iter().map(|uuid| uuid.to_string()).collect()
+    note.gpus().unwrap().into_iter().map(|uuid| uuid.to_string()).collect()
 }
 
 #[tokio::test(start_paused = true)]

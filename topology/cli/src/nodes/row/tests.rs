@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anstream::adapter::strip_str;
 use berth_core::demand::Totals as PodTotals;
+use berth_core::device::HeldDevice;
 use berth_core::view::Compute;
 use berth_index::{Event, NodeFacts, PlanNote, PodFacts, PodUid};
 use berth_model::{BootId, GpuUuid, Health, NodeName};
@@ -42,7 +43,8 @@ fn pod(text: &str, node: &str, count: u64, note: PlanNote) -> Event {
 }
 
 fn planned(gpus: &[u8]) -> PlanNote {
-    PlanNote::Devices(gpus.iter().map(|g| GpuUuid::parse(&format!("GPU-{g}")).unwrap()).collect())
+    let whole = |g: &u8| HeldDevice::whole(GpuUuid::parse(&format!("GPU-{g}")).unwrap());
+    PlanNote::Devices(gpus.iter().map(whole).collect())
 }
 
 fn report(node: &str, sick: Option<usize>) -> Event {

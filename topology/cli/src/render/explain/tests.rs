@@ -71,7 +71,7 @@ What the scheduler says
 
 #[test]
 fn a_plan_names_gpus_by_index_and_marks_one_that_the_node_does_not_have() {
-    let device = |uuid: &str| Device { uuid: uuid.to_owned() };
+    let device = |uuid: &str| Device::whole(uuid);
     let note = Note {
         v: 1,
         pod_uid: "u".to_owned(),
@@ -80,6 +80,7 @@ fn a_plan_names_gpus_by_index_and_marks_one_that_the_node_does_not_have() {
         containers: vec![Container {
             name: "main".to_owned(),
             resource: "nvidia.com/gpu".to_owned(),
+            init: false,
             devices: vec![device("GPU-a"), device("GPU-z")],
         }],
         nics: vec!["mlx5_0".to_owned()],

@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Scheduler(SchedulerArgs),
     /// What the node agent takes of a node on which nothing happens.
     Agent(AgentArgs),
+    /// Time from a driver's error to a changed answer of filter, by stream and by object.
+    Carriers(CarriersArgs),
     /// How full a cluster gets that is asked for more than it has: a trace's pods arrive, nothing leaves.
     Pack(PackArgs),
     /// What is lost at an offered load: a trace's pods come and go.
@@ -158,6 +160,14 @@ pub(crate) struct AgentArgs {
     /// How long it is left alone before that.
     #[arg(long, default_value_t = 20)]
     pub(crate) settle_seconds: u64,
+}
+
+/// How long the `carriers` run is.
+#[derive(Debug, Clone, clap::Args, Serialize)]
+pub(crate) struct CarriersArgs {
+    /// Nodes per carrier, one after the other; each loses its eight GPUs one by one.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) nodes: usize,
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod agent;
 mod args;
 mod call;
+mod carriers;
 mod host;
 mod line;
 mod nodes;
@@ -23,6 +24,7 @@ fn run(args: &Args) -> Result<String> {
     match &args.command {
         Command::Serve(args) => Line::of("serve", serve::run(args)?).text(),
         Command::Agent(args) => Line::of("agent", agent::run(args)?).text(),
+        Command::Carriers(args) => Line::of("carriers", carriers::run(args)?).text(),
         Command::Scheduler(args) => Line::of("scheduler", scheduler::run(args)?).text(),
         Command::Pack(args) => Line::of("pack", pack::pack(args)?).text(),
         Command::Churn(args) => Line::of("churn", pack::churned(args)?).text(),

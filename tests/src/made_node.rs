@@ -158,6 +158,17 @@ impl MadeNode {
         Ok(self.variables().into_iter().fold(spec, |spec, (key, value)| spec.env(key, value)))
     }
 
+    /// The unmodified agent on this node without an API server: streams alone carry its report.
+    ///
+    /// # Errors
+    /// As [`MadeNode::agent`].
+    pub fn agent_without_api(&self) -> Result<ProcessSpec> {
+        let spec = ProcessSpec::new(format!("agent-{}", self.name), &binaries()?.agent)
+            .args(["--no-object", "--admin-listen", "127.0.0.1:0", "--poll-interval", POLL_INTERVAL])
+            .args(self.arguments(&binaries()?.fake_nvml));
+        Ok(self.variables().into_iter().fold(spec, |spec, (key, value)| spec.env(key, value)))
+    }
+
     /// What `berth-agent --once -o json` prints on this node over any driver library, also one that is not there.
     ///
     /// # Errors

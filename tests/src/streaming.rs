@@ -148,6 +148,15 @@ impl Streaming {
         node.agent(&self.plane.agent_identity(node.name()).await?)
     }
 
+    /// As [`Streaming::agent`], of an agent that reads the hardware as often as said.
+    ///
+    /// # Errors
+    /// As [`Streaming::agent`].
+    pub async fn agent_polling(&self, node: &MadeNode, interval: &str) -> Result<ProcessSpec> {
+        self.plane.create_node(&node.node_spec()?).await?;
+        node.agent_polling(&self.plane.agent_identity(node.name()).await?, interval)
+    }
+
     /// The agent with streams to these replicas, which it shows that token, as the overlay configures it.
     ///
     /// # Errors
@@ -165,6 +174,23 @@ impl Streaming {
 }
 
 impl Replica {
+    /// Starts a berth-scheduler without an API server, over a folder of machine files, taking streams in plain text on loopback.
+    ///
+    /// # Errors
+    /// It does not come up in time; the text carries the end of its log.
+    pub async fn without_api(machines: &Path, log_folder: &Path) -> Result<Self> {
+        let on = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let (reports, extender, admin) = (on(free_port()?), on(free_port()?), on(free_port()?));
+        let spec = ProcessSpec::new("berth-scheduler", &binaries()?.scheduler)
+            .arg("--machines")
+            .arg(machines)
+            .args([format!("--listen={extender}"), format!("--admin-listen={admin}")])
+            .args([format!("--reports-listen={reports}"), "--pre-stop-seconds=0".to_owned()]);
+        let mut process = Process::spawn(spec, log_folder)?;
+        process.wait_for_http(&format!("http://{admin}/livez"), WITHIN).await?;
+        Ok(Self { process, reports, extender, admin })
+    }
+
     /// Whether a pod with so many GPUs fits on the node, by filter's answer.
     ///
     /// # Errors

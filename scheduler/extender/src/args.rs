@@ -57,7 +57,8 @@ pub struct ServeArgs {
     #[arg(long, env = "BERTH_MODE", value_enum, default_value_t = ModeArg::Allocate)]
     pub mode: ModeArg,
 
-    /// Run without an API server: nodes from the machine files NAME.yaml of this folder.
+    /// Run without an API server: nodes from the machine files NAME.yaml of this folder and, with --reports-listen, from agents that
+    /// run with --no-object; then the folder may be empty.
     #[arg(long, value_name = "DIR")]
     pub machines: Option<PathBuf>,
 

@@ -14,6 +14,7 @@ use berth_proto::topology::v1alpha1::{Answer, Report};
 
 use crate::carriers::Stream;
 use crate::cluster::Cluster;
+use crate::machines;
 use crate::metrics::ByReason;
 use crate::requeue::Requeue;
 
@@ -24,6 +25,17 @@ pub struct Ingest {
     pub cluster: Arc<Cluster>,
     /// Where growth is told; nobody listens where there is no API server.
     pub requeue: Arc<Requeue>,
+    /// Who says that a node exists.
+    pub nodes: Nodes,
+}
+
+/// Who says that a node exists and how much it can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nodes {
+    /// The API server.
+    ByApi,
+    /// A report: there is no API server.
+    ByReport,
 }
 
 impl Ingest {
@@ -53,11 +65,25 @@ impl Ingest {
         if change.has_grown {
             self.requeue.node_grew(node);
         }
+        self.enter_node(node);
         let Some(refused) = change.refused else {
             return Some(Answer { accepted: true, generation: self.generation(node), ..Answer::default() });
         };
         let text = refused.strip_prefix("generation: ").unwrap_or(&refused).to_owned();
         Some(self.refuse(node, "generation", "status.generation".to_owned(), text))
+    }
+
+    /// Lets the report in force say what the node can take, where nobody else does.
+    fn enter_node(&self, node: &NodeName) {
+        if self.nodes == Nodes::ByApi {
+            return;
+        }
+        let snapshot = self.cluster.index.snapshot();
+        let slot = snapshot.node(node.as_str());
+        if let Some(hardware) = slot.and_then(|slot| slot.view.hardware.as_ref()) {
+            let facts = machines::facts(&hardware.topology, &self.cluster.policy());
+            self.cluster.index.apply(Event::Node(facts));
+        }
     }
 
     fn refuse(&self, node: &NodeName, reason: &'static str, field: String, text: String) -> Answer {

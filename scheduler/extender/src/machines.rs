@@ -104,35 +104,40 @@ impl MachineNode {
         topology_with(&self.machine, &self.name, &salt, &self.faults, previous)
             .map_err(|source| MachinesError::Probe { node: self.name.clone(), source })
     }
+}
 
-    /// What a kubelet with the stock device plugin would say of the node.
-    fn facts(&self, topology: &NodeTopology, policy: &Policy) -> NodeFacts {
-        let parts = topology.parts();
-        let cpus: u64 = parts.zones.iter().map(|z| u64::from(z.cpus.cpu_count())).sum();
-        let memory_mib = parts.zones.iter().filter_map(|z| z.memory).map(|m| m.0).sum();
-        let usable = u64::from(topology.usable_gpus().gpu_count());
-        let resource = policy.gpu_resources().next().filter(|_| !parts.gpus.is_empty());
-        NodeFacts {
-            name: self.name.clone(),
-            boot_id: Some(parts.boot_id.clone()),
-            offered: resource.map(|name| (name.to_owned(), usable)).into_iter().collect(),
-            allocatable: Compute { cpu_milli: cpus.saturating_mul(1000), memory: MiB(memory_mib) },
-            zone: None,
-            is_avoided: false,
-        }
+/// What a kubelet with the stock device plugin would say of the node: where there is no API server, the report is all that tells.
+pub(crate) fn facts(topology: &NodeTopology, policy: &Policy) -> NodeFacts {
+    let parts = topology.parts();
+    let cpus: u64 = parts.zones.iter().map(|z| u64::from(z.cpus.cpu_count())).sum();
+    let memory_mib = parts.zones.iter().filter_map(|z| z.memory).map(|m| m.0).sum();
+    let usable = u64::from(topology.usable_gpus().gpu_count());
+    let resource = policy.gpu_resources().next().filter(|_| !parts.gpus.is_empty());
+    NodeFacts {
+        name: parts.node.clone(),
+        boot_id: Some(parts.boot_id.clone()),
+        offered: resource.map(|name| (name.to_owned(), usable)).into_iter().collect(),
+        allocatable: Compute { cpu_milli: cpus.saturating_mul(1000), memory: MiB(memory_mib) },
+        zone: None,
+        is_avoided: false,
     }
 }
 
-/// Puts the nodes into the cluster, in place of those that are there. Reports of unchanged hardware keep their generation.
+/// Puts the nodes into the cluster, in place of those that are there. Reports of unchanged hardware keep their generation. A node whose
+/// stream is open is its agent's: a file of its name says nothing, and it needs none.
 ///
 /// # Errors
 /// [`MachinesError`] of the first node that gives no report; the others are in.
 pub fn enter(cluster: &Cluster, nodes: &[MachineNode]) -> Result<(), MachinesError> {
     let policy = cluster.policy();
     let before = cluster.index.snapshot();
-    let (mut facts, mut reports, mut first_error) = (Vec::new(), Vec::new(), None);
-    for node in nodes {
-        let known = before.node(node.name.as_str()).and_then(|s| s.view.hardware.as_ref()).map(|h| &h.topology);
+    let known_of =
+        |node: &NodeName| before.node(node.as_str()).and_then(|s| s.view.hardware.as_ref()).map(|h| &h.topology);
+    let streaming = cluster.carriers.live();
+    let mut live: Vec<NodeTopology> = streaming.iter().filter_map(known_of).map(|t| t.as_ref().clone()).collect();
+    let mut first_error = None;
+    for node in nodes.iter().filter(|node| !streaming.contains(&node.name)) {
+        let known = known_of(&node.name);
         let topology = match (node.topology(known.map(Arc::as_ref)), known) {
             (Ok(read), Some(known)) if read.same_facts(known) => known.as_ref().clone(),
             (Ok(read), known) => {
@@ -146,10 +151,11 @@ pub fn enter(cluster: &Cluster, nodes: &[MachineNode]) -> Result<(), MachinesErr
                 known.as_ref().clone()
             }
         };
-        facts.push(Event::Node(node.facts(&topology, &policy)));
-        reports.push(Event::Report(Box::new(topology)));
+        live.push(topology);
     }
-    cluster.index.reset(Kind::Nodes, facts);
+    let nodes = live.iter().map(|topology| Event::Node(facts(topology, &policy))).collect();
+    cluster.index.reset(Kind::Nodes, nodes);
+    let reports = live.into_iter().map(|topology| Event::Report(Box::new(topology))).collect();
     cluster.index.reset(Kind::Reports, reports);
     first_error.map_or(Ok(()), Err)
 }

@@ -19,10 +19,11 @@ use crate::bind::Bind;
 use crate::bind::memory::MemoryBinder;
 use crate::cluster::Cluster;
 use crate::decide::{Decider, Mode};
+use crate::demo;
 use crate::http::{self, Extender, Settings};
+use crate::machines::{self, MachinesError};
 use crate::metrics::Metrics;
 use crate::requeue::Requeue;
-use crate::{demo, machines};
 
 /// How often holds are looked over.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
@@ -155,7 +156,11 @@ fn from_machines(
         let policy = berth_core::policy::parse(&text).with_context(|| format!("--policy {}", file.display()))?;
         cluster.set_policy(policy);
     }
-    let nodes = machines::read_dir(dir).context("--machines")?;
+    let nodes = match machines::read_dir(dir) {
+        // Agents bring their own nodes.
+        Err(MachinesError::Empty { .. }) if args.reports_listen.is_some() => Vec::new(),
+        read => read.context("--machines")?,
+    };
     machines::enter(cluster, &nodes).context("--machines")?;
     tracing::info!(nodes = nodes.len(), dir = %dir.display(), "no API server: nodes from machine files");
     let following = machines::follow(Arc::clone(cluster), dir.to_owned());

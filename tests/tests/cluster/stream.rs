@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use berth_proto::NodeTopology;
 use berth_tests::binaries::binaries;
 use berth_tests::controlplane::{Process, ProcessSpec};
-use berth_tests::made_node::{MadeNode, machine_file};
-use berth_tests::streaming::{Streaming, WITHIN, fields};
+use berth_tests::made_node::{MadeNode, admin_url, machine_file};
+use berth_tests::streaming::{Replica, Streaming, WITHIN, fields};
 use kube::Api;
 
 const NODE: &str = "h100";
@@ -161,6 +161,72 @@ async fn an_agent_that_knows_another_authority_tells_the_scheduler_nothing() -> 
     ensure!(fields(&line)?["error"].as_str().is_some_and(|error| error.contains("certificate")), "{line}");
     replica.until_fits(NODE, 8, true).await.context("the object goes on")?;
     replica.until_metric("berth_report_streams 0").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_counts_and_an_agent_starts_while_the_api_server_answers_nothing() -> Result<()> {
+    let site = Streaming::start().await?;
+    let replica = site.replica(1).await?;
+    let mut node = MadeNode::new(MACHINE, NODE)?;
+    let agent = site.agent(&node).await?;
+    let token = site.plane.reports_token(Some(NODE)).await?;
+    let mut agent = site.plane.spawn(site.streaming(agent, &[&replica], &token).await?)?;
+    replica.until_metric("berth_report_streams 1").await.with_context(|| agent.log_tail())?;
+    replica.until_fits(NODE, 8, true).await?;
+    agent.wait_for_log("report published", WITHIN).await?;
+
+    site.plane.freeze()?;
+    node.set_faults("lost: [3]")?;
+    replica.until_fits(NODE, 8, false).await.with_context(|| agent.log_tail())?;
+    // While a write of the object hangs, the next change is as quick.
+    node.set_faults("lost: [3, 4]")?;
+    replica.until_fits(NODE, 7, false).await.with_context(|| agent.log_tail())?;
+    // This one has read no object, so its first report is outdone by what the scheduler knows of its own former life.
+    agent.restart()?;
+    node.set_faults("")?;
+    replica.until_fits(NODE, 8, true).await.with_context(|| agent.log_tail())?;
+
+    site.plane.thaw()?;
+    let objects: Api<NodeTopology> = Api::all(site.plane.client());
+    let deadline = tokio::time::Instant::now() + WITHIN;
+    // Said three times at least: whole, then one lost, then two lost.
+    let is_told =
+        |status: &berth_proto::Status| status.generation > 3 && status.gpus.iter().all(|gpu| gpu.health == "healthy");
+    while !objects.get(NODE).await?.status.as_ref().is_some_and(is_told) {
+        ensure!(tokio::time::Instant::now() < deadline, "the object never follows\n{}", agent.log_tail());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_api_server_an_agent_brings_its_node_to_a_scheduler_by_stream() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let machines = folder.path().join("machines");
+    std::fs::create_dir(&machines)?;
+    let replica = Replica::without_api(&machines, folder.path()).await?;
+    ensure!(!replica.fits("laptop", 1).await?);
+    let mut node = MadeNode::new(MACHINE, "laptop")?;
+    let agent = node.agent_without_api()?.arg(format!("--reports-endpoint=http://{}", replica.reports));
+    let mut agent = Process::spawn(agent, folder.path())?;
+    replica.until_fits("laptop", 8, true).await.with_context(|| agent.log_tail())?;
+    let admin = admin_url(&mut agent).await?;
+    agent.wait_for_http(&format!("{admin}/readyz"), WITHIN).await?;
+    node.set_faults("lost: [3]")?;
+    replica.until_fits("laptop", 8, false).await?;
+    replica.until_fits("laptop", 7, true).await?;
+
+    // A machine file beside it is one more node, and leaves the agent's alone.
+    std::fs::copy(machine_file("dgx-1v"), machines.join("drawn.yaml"))?;
+    replica.until_fits("drawn", 8, true).await?;
+    ensure!(!replica.fits("laptop", 8).await? && replica.fits("laptop", 7).await?);
+
+    // It comes back with the GPU healed, and its generations start below what the scheduler knows.
+    agent.kill()?;
+    node.set_faults("")?;
+    agent.restart()?;
+    replica.until_fits("laptop", 8, true).await.with_context(|| agent.log_tail())?;
     Ok(())
 }
 

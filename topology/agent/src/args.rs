@@ -75,6 +75,10 @@ pub(crate) struct Args {
     #[arg(long, env = "BERTH_REPORTS_TOKEN_FILE", value_name = "FILE")]
     pub(crate) reports_token_file: Option<PathBuf>,
 
+    /// Write no NodeTopology object and talk to no API server: streams alone carry the report, as on a laptop without a cluster.
+    #[arg(long, env = "BERTH_NO_OBJECT", requires = "reports_endpoint", conflicts_with = "kubeconfig")]
+    pub(crate) no_object: bool,
+
     /// Kubeconfig file; without it KUBECONFIG, the user's own file, or the pod's account, in this order.
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,

@@ -8,8 +8,11 @@ mod news;
 mod publish;
 mod readiness;
 mod report;
+mod reporter;
 mod run;
+mod statement;
 mod stream;
+mod writer;
 
 use std::process::ExitCode;
 

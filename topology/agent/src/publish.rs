@@ -1,19 +1,19 @@
 //! The agent's way to its own NodeTopology object: what it says now, and the writes that change it. Retrying is the caller's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use berth_model::{Generation, NodeTopology as Topology};
-use berth_proto::{GROUP, NodeTopology, PLURAL, Status};
+use berth_proto::{GROUP, NodeTopology, PLURAL};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use tokio::sync::watch;
 
 use crate::args::Args;
 use crate::report;
+use crate::statement::Statement;
 
 /// Owner of the fields that the agent writes.
 const FIELD_MANAGER: &str = "berth-agent";
@@ -109,32 +109,12 @@ pub(crate) struct Publisher {
     objects: Api<NodeTopology>,
     nodes: Api<Node>,
     object: Option<NodeTopology>,
-    /// Highest generation ever met, because the object may be deleted while we run.
-    generation_seen: Generation,
-    /// What the streams carry: always ahead of the object, or the same.
-    said: watch::Sender<Option<Status>>,
+    statement: Arc<Statement>,
 }
 
 impl Publisher {
-    pub(crate) fn new(node: String, client: Client) -> Self {
-        Self {
-            node,
-            objects: Api::all(client.clone()),
-            nodes: Api::all(client),
-            object: None,
-            generation_seen: Generation(0),
-            said: watch::Sender::new(None),
-        }
-    }
-
-    /// What the streams must carry, from now on.
-    pub(crate) fn said(&self) -> watch::Receiver<Option<Status>> {
-        self.said.subscribe()
-    }
-
-    /// Remembers a generation as met: no later report has it or a lower one, unless a report that is known says the same.
-    pub(crate) fn outdo(&mut self, generation: u64) {
-        self.generation_seen = self.generation_seen.max(Generation(generation));
+    pub(crate) fn new(node: String, client: Client, statement: Arc<Statement>) -> Self {
+        Self { node, objects: Api::all(client.clone()), nodes: Api::all(client), object: None, statement }
     }
 
     /// Generation of the report that the API server last showed.
@@ -145,7 +125,7 @@ impl Publisher {
 
     /// Forgets what the server showed, so that the next publish looks again.
     pub(crate) fn forget(&mut self) {
-        self.object = None;
+        self.remember(None);
     }
 
     /// Reads the object; `None` when there is none.
@@ -153,22 +133,20 @@ impl Publisher {
     /// # Errors
     /// [`PublishError`]; what was known before is forgotten.
     pub(crate) async fn look(&mut self) -> Result<Option<&NodeTopology>, PublishError> {
-        self.object = None;
+        self.forget();
         let found = call("read the own NodeTopology", self.objects.get_opt(&self.node)).await?;
         self.remember(found);
         Ok(self.object.as_ref())
     }
 
-    /// Makes the object say what was read, unless it does.
+    /// Makes the object say what is true now, unless it does.
     ///
     /// # Errors
     /// [`PublishError`]; nothing or an earlier step (an object without status) was written.
-    pub(crate) async fn publish(&mut self, read: &Topology) -> Result<Published, PublishError> {
-        // Before anything that waits: the API server may be slow or away, and the streams are not.
-        self.say(read);
+    pub(crate) async fn publish(&mut self) -> Result<Published, PublishError> {
         let mut tries = 0;
         loop {
-            match self.publish_once(read).await {
+            match self.publish_once().await {
                 Err(PublishError::Conflict { .. }) if tries < CONFLICTS_MAX => {
                     tries += 1;
                     self.forget();
@@ -178,11 +156,12 @@ impl Publisher {
         }
     }
 
-    async fn publish_once(&mut self, read: &Topology) -> Result<Published, PublishError> {
+    async fn publish_once(&mut self) -> Result<Published, PublishError> {
         if self.object.is_none() && self.look().await?.is_none() {
             self.create().await?;
         }
-        let status = self.say(read);
+        // What was read while the calls before took their time is newer than what they were made for.
+        let Some(status) = self.statement.settle() else { return Ok(Published::Unchanged) };
         let version = self.object.as_ref().and_then(|object| object.metadata.resource_version.clone());
         if self.object.as_ref().and_then(|object| object.status.as_ref()) == Some(&status) {
             return Ok(Published::Unchanged);
@@ -200,21 +179,6 @@ impl Publisher {
         };
         self.remember(Some(written));
         Ok(Published::Written)
-    }
-
-    /// Says on the streams what is true now, unless they carry it already, and returns it.
-    fn say(&mut self, read: &Topology) -> Status {
-        let published = self.object.as_ref().and_then(|object| object.status.as_ref());
-        let status = report::next(published, self.said.borrow().as_ref(), self.generation_seen, read);
-        self.outdo(report::generation_of(&status));
-        self.said.send_if_modified(|said| {
-            let is_news = said.as_ref() != Some(&status);
-            if is_news {
-                *said = Some(status.clone());
-            }
-            is_news
-        });
-        status
     }
 
     async fn create(&mut self) -> Result<(), PublishError> {
@@ -245,7 +209,7 @@ impl Publisher {
                 ObjectMeta { resource_version: object.metadata.resource_version, ..ObjectMeta::default() };
             object
         });
-        self.outdo(self.generation());
+        self.statement.published(self.object.as_ref().and_then(|object| object.status.clone()));
     }
 }
 
@@ -266,7 +230,9 @@ pub(crate) async fn client(args: &Args) -> Result<Client> {
             let file = Kubeconfig::read_from(path).with_context(|| format!("kubeconfig {}", path.display()))?;
             Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
         }
-        None => Config::infer().await.context("neither a kubeconfig nor a pod's service account is there")?,
+        None => Config::infer().await.context(
+            "neither a kubeconfig nor a pod's service account is there; --no-object streams reports without an API server",
+        )?,
     };
     config.default_retry = false;
     config.connect_timeout = Some(CALL_TIMEOUT);

@@ -1,42 +1,36 @@
-//! Joins the parts: reads the hardware by the clock, publishes what changed, and ends at once when told to.
+//! Joins the parts: who reads, who streams, who writes the object; and ends at once when told to.
 
-use std::convert::Infallible;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use berth_model::{NodeName, NodeTopology};
+use berth_model::NodeName;
 use berth_probe::{ProbeConfig, Prober};
 use berth_proto::encode;
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::DefaultBackoff;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{oneshot, watch};
 
 use crate::admin::{self, Admin};
 use crate::args::{Args, Format};
-use crate::hardware::{Hardware, Reading};
+use crate::hardware::Hardware;
 use crate::metrics::Metrics;
-use crate::news::news;
-use crate::publish::{self, PublishError, Published, Publisher};
+use crate::publish::{self, Publisher};
 use crate::readiness::Readiness;
-use crate::report::{Summary, VERSION};
+use crate::report::VERSION;
+use crate::reporter::{Object, Reporter};
+use crate::statement::Statement;
 use crate::stream::{self, Credentials, Target};
+use crate::writer::{Handover, Writer};
 
 /// Admin endpoint and reporting loop; the hardware is read on threads of its own.
 const WORKER_THREADS: usize = 2;
 
-/// A reading that takes longer than the slowest first start of a driver is told once: the machine or its driver hangs.
-const READING_SLOW_AFTER: Duration = Duration::from_secs(30);
-
-/// The first event is read at once; the next ones within this time are read together. A GPU that fails tells so many times.
-const EVENTS_TOGETHER: Duration = Duration::from_millis(250);
-
-/// A refusal is asked about this much more slowly than an outage.
-const REFUSAL_SLOWNESS: u32 = 2;
+/// How long the streams wait for what the object said: with it, no scheduler has to tell that it knows a higher generation. An API
+/// server that is away must not keep them.
+const OBJECT_FIRST: Duration = Duration::from_secs(2);
 
 /// Runs until a signal, or prints one report.
 pub(crate) fn main(args: Args) -> Result<()> {
@@ -99,187 +93,67 @@ async fn serve(args: Args) -> Result<()> {
     let node = args.node_name.clone().unwrap_or_default();
     let metrics = Arc::new(Metrics::new());
     let readiness = Readiness::new(args.poll_interval);
-    let publisher = Publisher::new(node.clone(), publish::client(&args).await?);
+    let statement = Arc::new(Statement::new());
     let (outdone, outdone_by) = watch::channel(0);
-    if let Some(endpoint) = args.reports_endpoint.clone() {
-        let said = publisher.said();
-        let credentials = Credentials { authority: args.reports_ca.clone(), token: args.reports_token_file.clone() };
-        let addresses = args.reports_addresses.clone();
-        credentials.check(&endpoint, &addresses)?;
-        let to = Target { endpoint, addresses, credentials, node: node.clone() };
-        tokio::spawn(stream::keep_all(to, said, Arc::new(outdone), Arc::clone(&metrics)));
-    }
+    let is_streaming = match target(&args, &node)? {
+        Some(target) => {
+            tokio::spawn(stream::keep_all(target, statement.said(), Arc::new(outdone), Arc::clone(&metrics)));
+            true
+        }
+        None => false,
+    };
+    let (object, writing) = if args.no_object {
+        (Object::Absent(readiness.clone()), None)
+    } else {
+        let publisher = Publisher::new(node.clone(), publish::client(&args).await?, Arc::clone(&statement));
+        let (published, found) = oneshot::channel();
+        let (is_read, was_read) = oneshot::channel();
+        let writer = Writer {
+            publisher,
+            statement: Arc::clone(&statement),
+            metrics: Arc::clone(&metrics),
+            readiness: readiness.clone(),
+            verify_interval: args.verify_interval,
+            backoff: DefaultBackoff::default(),
+        };
+        let wait = if is_streaming { OBJECT_FIRST } else { Duration::MAX };
+        let handover = Handover { published, is_read: was_read };
+        (Object::Awaited { published: found, is_read, wait }, Some(tokio::spawn(writer.run(handover))))
+    };
     let reporter = Reporter {
         hardware: Hardware::new(probe_config(&args, &node)?),
-        publisher,
+        statement,
         outdone_by,
         metrics: Arc::clone(&metrics),
-        readiness: readiness.clone(),
         poll_interval: args.poll_interval,
-        verify_interval: args.verify_interval,
-        backoff: DefaultBackoff::default(),
+        object,
         last_good: None,
-        read_at: Instant::now(),
         told: false,
     };
     tracing::info!(node, version = VERSION, admin = %listener.local_addr()?, "agent started");
     let mut admin = tokio::spawn(admin::serve(listener, Admin { metrics, readiness }));
     let mut reporting = tokio::spawn(reporter.run());
+    let mut writing = tokio::spawn(async move {
+        match writing {
+            Some(writing) => writing.await,
+            None => std::future::pending().await,
+        }
+    });
     tokio::select! {
         _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "agent ended"),
         _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "agent ended"),
         ended = &mut admin => match ended.context("the admin endpoint ended")? {},
         ended = &mut reporting => match ended.context("the reporting loop ended")? {},
+        ended = &mut writing => match ended.context("the writing loop ended")?.context("the writing loop ended")? {},
     }
     Ok(())
 }
 
-/// The reporting loop and what it remembers.
-struct Reporter {
-    hardware: Hardware,
-    publisher: Publisher,
-    /// Highest generation that a scheduler held against ours.
-    outdone_by: watch::Receiver<u64>,
-    metrics: Arc<Metrics>,
-    readiness: Readiness,
-    poll_interval: Duration,
-    verify_interval: Duration,
-    backoff: DefaultBackoff,
-    /// The last good reading, at first the published report: it knows the GPUs that no longer tell who they are.
-    last_good: Option<NodeTopology>,
-    /// When it was read.
-    read_at: Instant,
-    /// Whether this process has logged a reading.
-    told: bool,
-}
-
-impl Reporter {
-    async fn run(mut self) -> Infallible {
-        self.remember_published().await;
-        let mut probe_at = Instant::now();
-        let mut verify_at = probe_at + self.verify_interval;
-        let mut publish_at: Option<Instant> = None;
-        let mut slow_at: Option<Instant> = None;
-        let (news, mut events_at, mut is_due) = (self.hardware.news(), probe_at, false);
-        loop {
-            tokio::select! {
-                () = news.notified() => {
-                    // During a reading the news may be too late for it, so there is one more.
-                    probe_at = probe_at.min(events_at.max(Instant::now()));
-                    is_due = true;
-                }
-                reading = self.hardware.finished() => {
-                    slow_at = None;
-                    probe_at = if is_due { events_at } else { Instant::now() + self.poll_interval };
-                    if self.take(reading) {
-                        publish_at.get_or_insert_with(Instant::now);
-                    }
-                }
-                () = sleep_until(probe_at), if !self.hardware.is_reading() => {
-                    is_due = false;
-                    events_at = Instant::now() + EVENTS_TOGETHER;
-                    self.hardware.start(self.last_good.clone());
-                    slow_at = Some(Instant::now() + READING_SLOW_AFTER);
-                }
-                () = sleep_until(slow_at.unwrap_or(verify_at)), if slow_at.is_some() => {
-                    slow_at = None;
-                    tracing::error!("the reading of the hardware hangs; the last good report stays");
-                }
-                Ok(()) = self.outdone_by.changed() => {
-                    let generation = *self.outdone_by.borrow_and_update();
-                    // One more, because the report held against ours may have our own generation and other facts.
-                    self.publisher.outdo(generation.saturating_add(1));
-                    publish_at.get_or_insert_with(Instant::now);
-                }
-                () = sleep_until(verify_at) => {
-                    verify_at = Instant::now() + self.verify_interval;
-                    self.publisher.forget();
-                }
-                () = sleep_until(publish_at.unwrap_or(verify_at)), if publish_at.is_some() => {
-                    publish_at = self.publish().await.map(|wait| Instant::now() + wait);
-                }
-            }
-        }
-    }
-
-    /// Reads the node's own object before anything else: generations go on from it.
-    async fn remember_published(&mut self) {
-        let published = loop {
-            let trouble = match self.publisher.look().await {
-                Ok(object) => break object.map(berth_proto::NodeTopology::topology),
-                Err(error) => error,
-            };
-            let wait = self.wait_after(&trouble);
-            tokio::time::sleep(wait).await;
-        };
-        self.backoff.reset();
-        self.metrics.generation(self.publisher.generation());
-        match published {
-            Some(Ok(topology)) => self.last_good = topology,
-            Some(Err(error)) => tracing::warn!(%error, "the published report is not readable and will be replaced"),
-            None => {}
-        }
-    }
-
-    /// Takes a reading; false when there is nothing to publish.
-    fn take(&mut self, reading: Reading) -> bool {
-        self.metrics.probed(reading.outcome.as_ref().ok(), reading.duration);
-        for event in &reading.events {
-            self.metrics.event(event);
-            tracing::warn!(event = ?event, "the driver has news");
-        }
-        let read = match reading.outcome {
-            Ok(read) => read,
-            Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "hardware not read; the last good report stays");
-                return false;
-            }
-        };
-        let before = self.last_good.as_ref().filter(|_| self.told);
-        for line in news(before, &read) {
-            tracing::warn!(change = line, "hardware");
-        }
-        self.told = true;
-        self.last_good = Some(read);
-        self.read_at = Instant::now();
-        true
-    }
-
-    /// Publishes the last good reading; returns how long to wait before the next try, if one is needed.
-    async fn publish(&mut self) -> Option<Duration> {
-        let read = self.last_good.as_ref()?;
-        match self.publisher.publish(read).await {
-            Ok(done) => {
-                if done == Published::Written {
-                    let summary = Summary::of(read);
-                    let generation = self.publisher.generation();
-                    tracing::info!(
-                        generation,
-                        healthy = summary.healthy,
-                        unhealthy = summary.unhealthy,
-                        unknown = summary.unknown,
-                        "report published"
-                    );
-                    self.metrics.published("ok");
-                    self.metrics.generation(generation);
-                }
-                self.backoff.reset();
-                self.readiness.confirm(self.read_at);
-                None
-            }
-            Err(error) => {
-                self.metrics.published(error.word());
-                Some(self.wait_after(&error))
-            }
-        }
-    }
-
-    /// Logs why the API server was of no use and says how long to leave it alone.
-    fn wait_after(&mut self, error: &PublishError) -> Duration {
-        let jittered = self.backoff.next().unwrap_or(self.poll_interval);
-        let wait = if error.is_refusal() { jittered.saturating_mul(REFUSAL_SLOWNESS) } else { jittered };
-        let source = std::error::Error::source(error).map(ToString::to_string);
-        tracing::warn!(%error, source, retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "API server");
-        wait
-    }
+/// Whom to stream to, and as whom; `None` where nobody asked for streams.
+fn target(args: &Args, node: &str) -> Result<Option<Target>> {
+    let Some(endpoint) = args.reports_endpoint.clone() else { return Ok(None) };
+    let credentials = Credentials { authority: args.reports_ca.clone(), token: args.reports_token_file.clone() };
+    let addresses = args.reports_addresses.clone();
+    credentials.check(&endpoint, &addresses)?;
+    Ok(Some(Target { endpoint, addresses, credentials, node: node.to_owned() }))
 }

@@ -76,3 +76,31 @@ fn what_is_no_machine_file_is_named() {
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("line 2"), "{cause}");
 }
+
+#[test]
+fn a_node_whose_stream_is_open_is_its_agents_whatever_the_files_say() {
+    let dir = folder(&[("a.yaml", H100), ("b.yaml", H100)]);
+    let cluster = cluster();
+    enter(&cluster, &read_dir(dir.path()).unwrap()).unwrap();
+    let stream = |node: &str, generation| {
+        let name = NodeName::parse(node).unwrap();
+        let machine = Machine::parse(H100).unwrap();
+        let faults = Faults::parse("apiVersion: berth.dev/faults/v1\nlost: [0, 1]\n", &machine).unwrap();
+        let node = MachineNode { name: name.clone(), machine, faults };
+        let known = topology_with(&node.machine, &name, &Salt::new(name.as_str()), &Faults::default(), None).unwrap();
+        let read = node.topology(Some(&known)).unwrap().with_generation(Generation(generation));
+        cluster.index.apply(Event::Node(facts(&read, &cluster.policy())));
+        cluster.index.apply(Event::Report(Box::new(read)));
+        cluster.carriers.open(&name).unwrap()
+    };
+    let (of_a, _of_c) = (stream("a", 7), stream("c", 1));
+    std::fs::write(dir.path().join("b.faults.yaml"), "apiVersion: berth.dev/faults/v1\nlost: [3]\n").unwrap();
+    enter(&cluster, &read_dir(dir.path()).unwrap()).unwrap();
+    assert_eq!(usable(&cluster, "a"), (7, GpuSet::from_bits(0b1111_1100)));
+    assert_eq!(usable(&cluster, "b"), (2, GpuSet::from_bits(0b1111_0111)));
+    assert_eq!(usable(&cluster, "c"), (1, GpuSet::from_bits(0b1111_1100)), "no file names it");
+
+    cluster.carriers.close(&of_a, || panic!("an object may follow"));
+    enter(&cluster, &read_dir(dir.path()).unwrap()).unwrap();
+    assert_eq!(usable(&cluster, "a"), (8, GpuSet::first(8)), "the file speaks again, above what the agent said");
+}

@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::Parts;
 use crate::args::ServeArgs;
 use crate::cluster::Cluster;
-use crate::ingest::Ingest;
 use crate::ingest::certificate::Files;
 use crate::ingest::identity::Tokens;
 use crate::ingest::serve::{self, Limits, Security};
+use crate::ingest::{Ingest, Nodes};
 use crate::requeue::Requeue;
 
 /// The agents' service account, as the manifests name it.
@@ -31,11 +31,12 @@ pub(super) async fn start(
     let Some(address) = args.reports_listen else { return Ok(()) };
     let files = args.reports_cert.clone().zip(args.reports_key.clone());
     let files = files.map(|(certificate, key)| Files { certificate, key });
+    let nodes = if api.is_some() { Nodes::ByApi } else { Nodes::ByReport };
     let tokens = api.map(|client| Tokens::new(client, &args.reports_audience, &args.namespace, AGENT_ACCOUNT));
     let security = Security::new(address, files, tokens).with_context(|| format!("--reports-listen {address}"))?;
     let listener = TcpListener::bind(address).await.with_context(|| format!("--reports-listen {address}"))?;
     tracing::info!(address = %listener.local_addr()?, is_plain = security.is_plain(), "report streams are taken");
-    let ingest = Ingest { cluster: Arc::clone(cluster), requeue: Arc::clone(requeue) };
+    let ingest = Ingest { cluster: Arc::clone(cluster), requeue: Arc::clone(requeue), nodes };
     let serving = serve::serve(listener, security, ingest, Limits::default(), stop.clone());
     parts.spawn(async move { serving.await.context("the report port") });
     Ok(())

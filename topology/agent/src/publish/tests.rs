@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use berth_model::{BootId, Driver, LinkMatrix, NodeName, Parts};
+use berth_model::{BootId, Driver, Generation, LinkMatrix, NodeName, NodeTopology as Topology, Parts};
 use http::{Method, Request, Response};
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -113,18 +113,33 @@ fn read(boot_id: &str) -> Topology {
     .unwrap()
 }
 
-fn start(faults: impl IntoIterator<Item = Option<Fault>>) -> (Shared, Publisher) {
+/// A publisher, and what its agent says.
+struct Told {
+    publisher: Publisher,
+    statement: Arc<Statement>,
+}
+
+impl Told {
+    /// Publishes a reading.
+    async fn publish(&mut self, read: &Topology) -> Result<Published, PublishError> {
+        self.statement.read(read.clone(), tokio::time::Instant::now());
+        self.publisher.publish().await
+    }
+}
+
+fn start(faults: impl IntoIterator<Item = Option<Fault>>) -> (Shared, Told) {
     let server = Shared::default();
     server.lock().unwrap().faults.extend(faults);
-    let publisher = Publisher::new("n".to_owned(), client(&server));
-    (server, publisher)
+    let statement = Arc::new(Statement::new());
+    let publisher = Publisher::new("n".to_owned(), client(&server), Arc::clone(&statement));
+    (server, Told { publisher, statement })
 }
 
 #[tokio::test]
 async fn a_node_without_an_object_gets_one_that_its_node_owns() {
-    let (server, mut publisher) = start([]);
-    assert_eq!(publisher.publish(&read("a")).await.unwrap(), Published::Written);
-    assert_eq!(publisher.publish(&read("a")).await.unwrap(), Published::Unchanged);
+    let (server, mut told) = start([]);
+    assert_eq!(told.publish(&read("a")).await.unwrap(), Published::Written);
+    assert_eq!(told.publish(&read("a")).await.unwrap(), Published::Unchanged);
     let server = server.lock().unwrap();
     let base = "/apis/topology.berth.dev/v1alpha1/nodetopologies";
     let expected = [
@@ -144,24 +159,24 @@ async fn a_node_without_an_object_gets_one_that_its_node_owns() {
 
 #[tokio::test]
 async fn a_second_writer_makes_the_agent_look_again_and_outdo_it() {
-    let (server, mut publisher) = start([]);
-    publisher.publish(&read("a")).await.unwrap();
+    let (server, mut told) = start([]);
+    told.publish(&read("a")).await.unwrap();
     {
         let mut server = server.lock().unwrap();
         let object = server.object.as_mut().unwrap();
         object["metadata"]["resourceVersion"] = "99".into();
         object["status"]["generation"] = 50.into();
     }
-    assert_eq!(publisher.publish(&read("b")).await.unwrap(), Published::Written);
-    assert_eq!(publisher.generation(), 51);
+    assert_eq!(told.publish(&read("b")).await.unwrap(), Published::Written);
+    assert_eq!(told.publisher.generation(), 51);
 }
 
 #[tokio::test]
 async fn an_object_deleted_under_way_is_made_again_with_a_higher_generation() {
-    let (server, mut publisher) = start([]);
-    publisher.publish(&read("a")).await.unwrap();
+    let (server, mut told) = start([]);
+    told.publish(&read("a")).await.unwrap();
     server.lock().unwrap().faults.push_back(Some(Fault::Delete));
-    assert_eq!(publisher.publish(&read("b")).await.unwrap(), Published::Written);
+    assert_eq!(told.publish(&read("b")).await.unwrap(), Published::Written);
     assert_eq!(server.lock().unwrap().object.as_ref().unwrap()["status"]["generation"], 2);
 }
 
@@ -169,8 +184,8 @@ async fn an_object_deleted_under_way_is_made_again_with_a_higher_generation() {
 async fn a_refusal_carries_the_servers_own_words() {
     let words = "ValidatingAdmissionPolicy 'own-node' denied request";
     for code in [400, 403, 422] {
-        let (_server, mut publisher) = start([None, None, None, Some(Fault::Answer(code, words))]);
-        let error = publisher.publish(&read("a")).await.unwrap_err();
+        let (_server, mut told) = start([None, None, None, Some(Fault::Answer(code, words))]);
+        let error = told.publish(&read("a")).await.unwrap_err();
         assert!(error.is_refusal());
         assert_eq!(error.to_string(), format!("write the report: the API server refuses with {code}: {words}"));
     }
@@ -178,26 +193,26 @@ async fn a_refusal_carries_the_servers_own_words() {
 
 #[tokio::test]
 async fn a_missing_definition_is_named() {
-    let (_server, mut publisher) = start([Some(Fault::Answer(404, "404 page not found"))]);
-    let error = publisher.publish(&read("a")).await.unwrap_err().to_string();
+    let (_server, mut told) = start([Some(Fault::Answer(404, "404 page not found"))]);
+    let error = told.publish(&read("a")).await.unwrap_err().to_string();
     assert!(error.ends_with("404 page not found; is the CRD nodetopologies.topology.berth.dev installed?"), "{error}");
 }
 
 #[tokio::test]
 async fn an_overloaded_server_is_no_refusal() {
     for code in [429, 500, 503, 504] {
-        let (_server, mut publisher) = start([Some(Fault::Answer(code, "busy"))]);
-        let error = publisher.publish(&read("a")).await.unwrap_err();
+        let (_server, mut told) = start([Some(Fault::Answer(code, "busy"))]);
+        let error = told.publish(&read("a")).await.unwrap_err();
         assert_eq!(error.word(), "unreachable", "{code}");
-        assert_eq!(publisher.publish(&read("a")).await.unwrap(), Published::Written);
+        assert_eq!(told.publish(&read("a")).await.unwrap(), Published::Written);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_says_nothing_is_given_up_after_the_deadline() {
-    let (_server, mut publisher) = start([Some(Fault::Stall)]);
+    let (_server, mut told) = start([Some(Fault::Stall)]);
     let started = tokio::time::Instant::now();
-    let error = publisher.publish(&read("a")).await.unwrap_err();
+    let error = told.publish(&read("a")).await.unwrap_err();
     assert_eq!(error.to_string(), "read the own NodeTopology: no answer from the API server within 10s");
     assert_eq!(started.elapsed(), CALL_TIMEOUT);
 }
@@ -205,10 +220,10 @@ async fn a_server_that_says_nothing_is_given_up_after_the_deadline() {
 #[tokio::test]
 async fn endless_conflicts_are_given_up_and_told() {
     let conflict = || Some(Fault::Answer(409, "modified"));
-    let (server, mut publisher) = start([]);
-    publisher.publish(&read("a")).await.unwrap();
+    let (server, mut told) = start([]);
+    told.publish(&read("a")).await.unwrap();
     // Each try is a write, and from the second on a look before it.
     server.lock().unwrap().faults.extend([conflict(), None, conflict(), None, conflict(), None, conflict()]);
-    let error = publisher.publish(&read("b")).await.unwrap_err();
+    let error = told.publish(&read("b")).await.unwrap_err();
     assert_eq!((error.word(), error.is_refusal()), ("conflict", false));
 }

@@ -17,8 +17,8 @@ use tonic::{Request, Status, Streaming};
 
 use crate::cluster::Cluster;
 use crate::fixture;
-use crate::ingest::Ingest;
 use crate::ingest::serve::{Limits, Security, serve};
+use crate::ingest::{Ingest, Nodes};
 
 /// For a machine that does much else.
 const WITHIN: Duration = Duration::from_secs(20);
@@ -39,7 +39,7 @@ pub(super) async fn start_with(security: impl FnOnce(SocketAddr) -> Security) ->
     let (cluster, stop) = (fixture::cluster(), CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let ingest = Ingest { cluster: Arc::clone(&cluster), requeue: Arc::default() };
+    let ingest = Ingest { cluster: Arc::clone(&cluster), requeue: Arc::default(), nodes: Nodes::ByApi };
     tokio::spawn(serve(listener, security(address), ingest, Limits::default(), stop.clone()));
     Rig { cluster, address, stop }
 }

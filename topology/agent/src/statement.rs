@@ -1,0 +1,98 @@
+//! What this agent says of its node now: one report for both carriers, settled in one place, so that they never differ by generation.
+//! Says it to nobody; the streams and the writer of the object follow.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use berth_model::{Generation, NodeTopology};
+use berth_proto::Status;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::report;
+
+/// The report in force, and what it was made from.
+#[derive(Debug)]
+pub(crate) struct Statement {
+    known: Mutex<Known>,
+    /// What the streams carry: always ahead of the object, or the same.
+    said: watch::Sender<Option<Status>>,
+    /// When the hardware was last read; told at each reading, also at one that found nothing new.
+    read_at: watch::Sender<Option<Instant>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// The last good reading.
+    read: Option<NodeTopology>,
+    /// The report in the object as the API server last showed it.
+    published: Option<Status>,
+    /// Highest generation ever met, because the object may be deleted while we run.
+    generation_seen: Generation,
+}
+
+impl Statement {
+    /// Nothing is said yet.
+    pub(crate) fn new() -> Self {
+        let known = Known { read: None, published: None, generation_seen: Generation(0) };
+        Self { known: Mutex::new(known), said: watch::Sender::new(None), read_at: watch::Sender::new(None) }
+    }
+
+    /// The report, from now on.
+    pub(crate) fn said(&self) -> watch::Receiver<Option<Status>> {
+        self.said.subscribe()
+    }
+
+    /// When the hardware was read, from now on.
+    pub(crate) fn readings(&self) -> watch::Receiver<Option<Instant>> {
+        self.read_at.subscribe()
+    }
+
+    /// Says what was read.
+    pub(crate) fn read(&self, read: NodeTopology, now: Instant) {
+        self.known().read = Some(read);
+        self.settle();
+        self.read_at.send_replace(Some(now));
+    }
+
+    /// Remembers what the object says; `None` when there is no object, or it was forgotten.
+    pub(crate) fn published(&self, published: Option<Status>) {
+        let mut known = self.known();
+        if let Some(report) = &published {
+            known.generation_seen = known.generation_seen.max(Generation(report::generation_of(report)));
+        }
+        known.published = published;
+    }
+
+    /// Remembers a generation as met: no later report has it or a lower one, unless a report that is known says the same.
+    pub(crate) fn outdo(&self, generation: u64) {
+        let mut known = self.known();
+        known.generation_seen = known.generation_seen.max(Generation(generation));
+    }
+
+    /// Says what is true now, unless that is said already, and returns it; `None` before the first reading.
+    pub(crate) fn settle(&self) -> Option<Status> {
+        let mut known = self.known();
+        let Known { read, published, generation_seen } = &*known;
+        let report = report::next(published.as_ref(), self.said.borrow().as_ref(), *generation_seen, read.as_ref()?);
+        known.generation_seen = known.generation_seen.max(Generation(report::generation_of(&report)));
+        // Under the lock, so that two who settle at once say things in the order of their generations.
+        self.said.send_if_modified(|said| {
+            let is_news = said.as_ref() != Some(&report);
+            if is_news {
+                *said = Some(report.clone());
+            }
+            is_news
+        });
+        Some(report)
+    }
+
+    /// When the reading was made that the report stands for.
+    pub(crate) fn read_at(&self) -> Option<Instant> {
+        *self.read_at.borrow()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Each change is one assignment, so a panic under the lock left a whole value.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Pack(PackArgs),
     /// What is lost at an offered load: a trace's pods come and go.
     Churn(ChurnArgs),
+    /// MIG instances that come and go: how many requests each rule turns away.
+    Mig(MigArgs),
 }
 
 /// Which trace, which policy, which draws.
@@ -77,6 +79,30 @@ pub(crate) struct ChurnArgs {
     /// Pods that arrive; losses are counted over the second half.
     #[arg(long = "pod-count", default_value_t = 40_000)]
     pub(crate) pod_count: usize,
+}
+
+/// How large the `mig` run is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct MigArgs {
+    /// Cards; eight to a node.
+    #[arg(long, default_value_t = 96, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+    pub(crate) gpus: usize,
+
+    /// Requests per run; the first fifth is not counted.
+    #[arg(long, default_value_t = 60_000)]
+    pub(crate) arrivals: usize,
+
+    /// Seeds; one run each, and the mean of them.
+    #[arg(long, value_delimiter = ',', default_value = "0,1,2")]
+    pub(crate) seed: Vec<u64>,
+
+    /// Slots asked for at any moment, in percent of those installed.
+    #[arg(long, value_delimiter = ',', default_value = "85,95,110", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) load: Vec<u32>,
+
+    /// Who decides; by default everybody. First-fit always runs: the others are measured against it.
+    #[arg(long, value_delimiter = ',', value_parser = berth_pack::mig::POLICIES.map(|(name, _)| name))]
+    pub(crate) policy: Vec<String>,
 }
 
 /// How large the `serve` run is.

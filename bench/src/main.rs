@@ -6,6 +6,7 @@ mod call;
 mod carriers;
 mod host;
 mod line;
+mod mig;
 mod nodes;
 mod pack;
 mod sample;
@@ -27,6 +28,7 @@ fn run(args: &Args) -> Result<String> {
         Command::Carriers(args) => Line::of("carriers", carriers::run(args)?).text(),
         Command::Scheduler(args) => Line::of("scheduler", scheduler::run(args)?).text(),
         Command::Pack(args) => Line::of("pack", pack::pack(args)?).text(),
+        Command::Mig(args) => Line::of("mig", mig::run(args)?).text(),
         Command::Churn(args) => Line::of("churn", pack::churned(args)?).text(),
     }
 }

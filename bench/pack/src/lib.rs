@@ -3,4 +3,5 @@
 //! benches so that its tests build in seconds.
 
 pub mod draw;
+pub mod mig;
 pub mod openb;

@@ -1,4 +1,6 @@
-//! Which GPUs of a node: the best set of a size among those that are free.
+//! Which GPUs of a node: the best set of a size among those that are free. MIG instances are in [`mig`].
+
+pub mod mig;
 
 pub mod share;
 

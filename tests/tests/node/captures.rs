@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows a test by its attribute; this file has tests and what they share")]
 
+mod damaged;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,8 +20,6 @@ use berth_tests::made_node::{MadeNode, machine_file};
 /// NODE may come back as SYS there and SYS as NODE, and import must say so.
 const TOLERATED: [&str; 3] =
     ["eight-4090-dual-socket-2nic", "partial-8gpu-10nic-no-nvlink-one-nic-each", "h100-8gpu-6nic-cgroup-restricted"];
-
-const MUTATIONS: usize = 300;
 
 fn captures() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("captures");
@@ -208,98 +208,4 @@ fn machine_files_written_by_hand_show_what_import_makes_of_their_captures() {
         let by_hand = Machine::parse(&std::fs::read_to_string(machine_file(file)).unwrap()).unwrap();
         assert_eq!(rows(&import(&text, capture).unwrap().machine), rows(&by_hand), "{file}");
     }
-}
-
-/// A small generator of numbers, the same on every run (xorshift, Marsaglia 2003).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 11).unwrap() % limit.max(1)
-    }
-
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.below(from.len())]
-    }
-}
-
-/// Damages a capture in one of the ways in which pastes are damaged.
-fn mutated(text: &str, dice: &mut Dice) -> String {
-    const WORDS: [&str; 14] =
-        ["PIX", "PXB", "PHB", "NODE", "SYS", "NV1", "NV18", "NV99", "SYE", "X", "", "GPU0", "0-3", "\u{1b}[4m"];
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let table: Vec<usize> = (0..lines.len()).filter(|i| lines[*i].contains('\t')).collect();
-    let line = table[dice.below(table.len())];
-    let mut cells: Vec<String> = lines[line].split('\t').map(str::to_owned).collect();
-    let (one, other) = (dice.below(cells.len()), dice.below(cells.len()));
-    match dice.below(9) {
-        0 => drop(lines.remove(line)),
-        1 => cells.swap(one, other),
-        2 => cells[one] = dice.pick(&WORDS).to_owned(),
-        3 => drop(cells.remove(one)),
-        4 => cells.insert(one, dice.pick(&WORDS).to_owned()),
-        5 => lines.insert(line, lines[line].clone()),
-        6 => cells.truncate(one),
-        7 => {
-            let last = table[dice.below(table.len())];
-            lines.swap(line, last);
-        }
-        _ => {
-            let whole = lines.join("\n");
-            let end = (0..=dice.below(whole.len())).rev().find(|i| whole.is_char_boundary(*i)).unwrap();
-            return whole[..end].to_owned();
-        }
-    }
-    if lines.len() == text.lines().count() && lines[line] == text.lines().nth(line).unwrap() {
-        lines[line] = cells.join("\t");
-    }
-    lines.join("\n")
-}
-
-#[test]
-fn a_damaged_capture_is_refused_with_its_place_or_comes_back_as_it_is_given_or_says_why_not() {
-    let captures = captures();
-    let mut dice = Dice(0x5eed_0004);
-    let (mut refused, mut taken) = (0, 0);
-    for round in 0..MUTATIONS {
-        let (name, text) = &captures[round % captures.len()];
-        let damaged = mutated(text, &mut dice);
-        let imported = match import(&damaged, name) {
-            Ok(imported) => imported,
-            Err(error) => {
-                let line_count = damaged.lines().count().max(1);
-                assert!((1..=line_count).contains(&error.line) && error.column >= 1, "{name}: {error}");
-                refused += 1;
-                continue;
-            }
-        };
-        taken += 1;
-        let given = Table::read(&damaged);
-        let machine = &imported.machine;
-        let node = topology(machine, &machine.name, &Salt::default()).unwrap();
-        let said = imported.assumptions.join("\n");
-        let parts = node.parts();
-        assert_eq!(parts.links.device_count(), given.devices.len(), "{name} after {damaged}");
-        // Reports list NICs by name; the damage may have renamed one.
-        let ordered = !said.contains("NICs come back in the order of their names");
-        for (a, b) in (0..given.devices.len()).flat_map(|a| (0..a).map(move |b| (a, b))).filter(|_| ordered) {
-            let Some(word) = given.word(a, b).filter(|word| !word.is_empty()) else { continue };
-            let got = parts.links.link(a, b).unwrap().class().to_string();
-            let pair = format!("{}-{}", given.devices[b], given.devices[a]);
-            let told = format!("captured {word}, comes back as {got}: ");
-            let told = said.lines().any(|l| l.starts_with(&told) && l.contains(&pair));
-            assert!(
-                word == got || told,
-                "{name}: {pair} is {word}, comes back as {got}, and nothing is said:\n{damaged}"
-            );
-        }
-    }
-    assert_eq!(refused + taken, MUTATIONS);
-    assert!(
-        refused > MUTATIONS / 4 && taken > MUTATIONS / 10,
-        "{refused} refused, {taken} taken: the damage is of one kind"
-    );
 }

@@ -6,5 +6,7 @@ mod captures;
 mod cli;
 mod facts_nvml;
 mod faults;
+mod findings;
 mod machines;
 mod probe;
+mod review;

@@ -148,7 +148,7 @@ pub(crate) struct ImportArgs {
 }
 
 /// What a report may come from, as the help says it.
-const SOURCES: &str = "A source is a machine file, a report as `berth topo -o json|yaml` prints it (- is standard input), \
+const SOURCES: &str = "A source is a machine file, a capture of `nvidia-smi topo -m`, a report as `berth topo -o json|yaml` prints it (- is standard input), \
                        node/NAME for the report of a node of the cluster, or local for this machine.";
 
 /// `berth topo diff`.

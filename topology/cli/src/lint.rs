@@ -9,10 +9,14 @@ mod node;
 
 use std::collections::BTreeMap;
 
-use berth_model::NodeTopology;
+use berth_machine::Contradiction;
+use berth_model::{NodeTopology, PcieLevel};
 use serde::Serialize;
 
 pub(crate) use code::{Severity, entry};
+
+/// Pairs that are named one by one; more are counted.
+const PAIRS_TOLD_MAX: usize = 6;
 
 /// One finding of lint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -77,6 +81,20 @@ pub(crate) fn unreadable(node: &str, why: &str) -> Remark {
     remarks.list.remove(0)
 }
 
+/// A remark on a capture that contradicts itself: what it prints of some pairs is not what their zones say.
+pub(crate) fn contradicted(node: &str, list: &[Contradiction]) -> Option<Remark> {
+    let told = |c: &Contradiction| {
+        let shown = c.pairs.iter().take(PAIRS_TOLD_MAX).map(String::as_str).collect::<Vec<_>>().join(" ");
+        let more = c.pairs.len().saturating_sub(PAIRS_TOLD_MAX);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let zones = if c.captured == PcieLevel::Sys { "inside one zone" } else { "between zones" };
+        format!("{} {zones}: {shown}{more}", c.captured.word())
+    };
+    let mut remarks = Remarks::of(node);
+    remarks.add(code::CELLS_CONTRADICTED, "", list.iter().map(told).collect::<Vec<_>>().join("; "));
+    (!list.is_empty()).then(|| remarks.list.remove(0))
+}
+
 /// By node, then the worst first, then by code; devices keep their order.
 pub(crate) fn sort(remarks: &mut [Remark]) {
     remarks.sort_by(|a, b| (&a.node, a.severity, &a.code).cmp(&(&b.node, b.severity, &b.code)));
@@ -92,5 +110,7 @@ fn majority<T: Ord + Clone>(values: impl IntoIterator<Item = T>) -> Option<(T, u
     counts.into_iter().find(|(_, count)| count * 2 > total)
 }
 
+#[cfg(test)]
+mod provoked;
 #[cfg(test)]
 mod tests;

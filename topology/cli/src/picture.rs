@@ -10,6 +10,7 @@ mod shapes;
 use berth_model::{Driver, Gpu, Health, LinkLayer, Nic, NodeTopology, PortState, Zone};
 
 use crate::islands::nvlinks_of;
+use crate::render::host::{function, host_lines, huge_pages};
 use crate::render::nesting::nesting;
 use crate::render::size::{gib, ranges};
 use layout::{Frame, Place, Sheet};
@@ -28,10 +29,15 @@ const NOTES_MAX: usize = 12;
 pub(crate) fn svg(node: &NodeTopology) -> String {
     let parts = node.parts();
     let (frames, bare) = frames(node);
-    let sheet = Sheet::lay(frames, MARGIN, MARGIN + 3 * LINE + 4, ZONE_GAP);
     let mut canvas = Canvas::default();
     canvas.text(MARGIN, MARGIN + 14, "title", parts.node.as_str());
     canvas.text(MARGIN, MARGIN + 34, "plain", &heading(node));
+    let mut top = MARGIN + 3 * LINE + 4;
+    for line in host_lines(node) {
+        canvas.text(MARGIN, top + 2, "small", &format!("{}: {}", line.label, line.facts.join(" · ")));
+        top += LINE;
+    }
+    let sheet = Sheet::lay(frames, MARGIN, top, ZONE_GAP);
     for (frame, place) in &sheet.frames {
         draw_frame(frame, *place, &mut canvas);
     }
@@ -98,7 +104,8 @@ fn frames(node: &NodeTopology) -> (Vec<Frame>, Vec<u32>) {
         }
         let cpus = if zone.cpus.is_empty() { "no CPUs".to_owned() } else { format!("CPUs {}", zone.cpus) };
         let memory = zone.memory.map_or_else(|| "memory not known".to_owned(), |m| format!("memory {}", gib(m)));
-        let title = vec![format!("zone {}", zone.id), cpus, memory];
+        let pages = huge_pages(zone.huge_pages.as_deref()).map_or_else(String::new, |p| format!(" · huge pages {p}"));
+        let title = vec![format!("zone {}", zone.id), cpus, format!("{memory}{pages}")];
         frames.push(Frame::zone(title, nesting(node, Some(zone.id)), parts.gpus.len()));
     }
     let strays = nesting(node, None);
@@ -147,7 +154,8 @@ fn draw_nic(number: usize, nic: &Nic, place: Place, canvas: &mut Canvas) {
     };
     let rate = nic.rate_gbps.map_or_else(String::new, |r| format!(" {r}G"));
     let at = nic.pci.map_or_else(String::new, |p| p.to_string());
-    canvas.rect(place, tone.class(), &format!("NIC{number} {} {at} {word}", nic.name));
+    let rest: String = function(&nic.function, number).iter().map(|fact| format!(", {fact}")).collect();
+    canvas.rect(place, tone.class(), &format!("NIC{number} {} {at} {word}{rest}", nic.name));
     canvas.text(place.x + 8, place.y + 15, "strong", &format!("NIC{number}"));
     canvas.text_end(place.x + place.width - 8, place.y + 15, tone.word_class(), word);
     canvas.fitted(place.x + 8, place.y + 29, "small", &format!("{} · {layer}{rate}", nic.name), place.width - 16);

@@ -6,6 +6,7 @@ pub(crate) mod branch;
 pub(crate) mod explain;
 pub(crate) mod explanation;
 pub(crate) mod fabric;
+pub(crate) mod host;
 pub(crate) mod ink;
 pub(crate) mod matrix;
 pub(crate) mod nesting;

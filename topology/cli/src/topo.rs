@@ -29,7 +29,7 @@ pub(crate) async fn run(args: &TopoArgs, flags: &ClusterFlags) -> anyhow::Result
         (None, None, Some(name)) => Source::Node(name.clone()),
         (None, None, None) => Source::Local,
     };
-    let object = source.object(&args.local, flags).await?;
+    let object = source.read(&args.local, flags).await?.object;
     if let Some(file) = &args.svg {
         return picture(&decoded(&object)?, file);
     }

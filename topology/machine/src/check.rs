@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use berth_model::{BootId, Link, MiB, NodeName, ZoneId};
 
+use crate::contradiction;
 use crate::machine::{BootIdSource, Machine, MachineDriver, MachineError, MachineZone, NvLinks};
 use crate::scalar::{Fact, Value};
 use crate::spec::{MachineSpec, NvLinkSpec, PairSpec, SwitchedSpec, ZoneSpec};
@@ -52,6 +53,7 @@ pub(crate) fn machine(spec: MachineSpec) -> Result<Machine, MachineError> {
     };
     let devices = tree::devices(spec.pcie.0.unwrap_or_default(), &defaults)?;
     let nvlinks = nvlinks(spec.nvlink, devices.gpus.len())?;
+    let contradicted = contradiction::check(spec.contradicted)?;
     let Value(source) = spec.source;
     Ok(Machine {
         name,
@@ -67,6 +69,7 @@ pub(crate) fn machine(spec: MachineSpec) -> Result<Machine, MachineError> {
         nics: devices.nics,
         nvswitches: devices.nvswitches,
         nvlinks,
+        contradicted,
     })
 }
 

@@ -13,6 +13,7 @@ mod lines;
 mod places;
 
 use crate::machine::Machine;
+use crate::{contradiction, spec};
 
 /// Largest capture taken: a table of 128 devices takes 90 KiB.
 const TEXT_BYTES_MAX: usize = 256 * 1024;
@@ -57,6 +58,13 @@ fn refuse<T>(at: At, problem: impl Into<String>) -> Result<T, ImportError> {
     Err(ImportError { line: at.line, column: at.column, problem: problem.into() })
 }
 
+/// Whether a text is meant as a capture: a line of it begins with `GPU0`, as headers and rows do.
+#[must_use]
+pub fn is_capture(text: &str) -> bool {
+    let first = |line: &lines::Line| line.cells.iter().find(|c| !c.text.is_empty()).is_some_and(|c| c.text == "GPU0");
+    text.len() <= TEXT_BYTES_MAX && lines::lines(text).iter().any(first)
+}
+
 /// Makes a machine from a capture. `name` becomes the machine's name as far as it can be a node name.
 ///
 /// # Errors
@@ -75,8 +83,16 @@ pub fn import(text: &str, name: &str) -> Result<Imported, ImportError> {
         Ok(machine) => machine,
         Err(error) => return refuse(capture.header, format!("the machine is none: {error}")),
     };
-    comeback::compare(&capture, &levels, &machine, &mut assumptions)?;
+    let contradicted = comeback::compare(&capture, &levels, &machine, &mut assumptions)?;
+    let body = format!("{body}{}", contradiction::written(&contradicted));
     let text = file::commented(&capture, &assumptions, &body);
+    let machine = Machine { contradicted, ..machine };
+    if text.len() > spec::TEXT_BYTES_MAX {
+        return refuse(
+            capture.header,
+            format!("its machine file would have {} bytes, at most {} are taken", text.len(), spec::TEXT_BYTES_MAX),
+        );
+    }
     Ok(Imported { machine, text, assumptions })
 }
 

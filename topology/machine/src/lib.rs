@@ -57,6 +57,8 @@
 //! - host: unknown               # for GPUs that the driver names and the kernel does not show, and NICs off PCI
 //!   zone: unknown
 //!   below: [{gpu: 2, at: 0000:99:00.0}]
+//! contradicted:                 # by import: what the capture printed of pairs whose zones say otherwise
+//! - {captured: SYS, pairs: "GPU0-GPU1"}
 //! "#)?;
 //! # assert_eq!((machine.gpus.len(), machine.nics.len(), machine.nvswitches.len()), (3, 2, 1));
 //! # Ok::<(), berth_machine::MachineError>(())
@@ -87,6 +89,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod contradiction;
 pub mod faults;
 pub mod identity;
 pub mod import;
@@ -99,9 +102,10 @@ mod spec;
 use berth_model::{NodeName, NodeTopology};
 use berth_probe::{ProbeError, probe_facts};
 
+pub use contradiction::Contradiction;
 pub use faults::Faults;
 pub use identity::Salt;
-pub use import::{ImportError, Imported, import};
+pub use import::{ImportError, Imported, import, is_capture};
 pub use machine::{Machine, MachineError};
 
 /// The report that an agent on this machine would publish, before it has a generation.

@@ -9,7 +9,7 @@ use berth_model::{
 };
 use berth_probe::facts::DeviceDetail;
 
-use crate::{check, spec};
+use crate::{check, contradiction::Contradiction, spec};
 
 /// A machine, made by [`Machine::parse`] only.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct Machine {
     pub nvswitches: Vec<PciPath>,
     /// NVLinks.
     pub nvlinks: NvLinks,
+    /// What the capture prints and the zones contradict; the driver and the kernel know nothing of it.
+    pub contradicted: Vec<Contradiction>,
 }
 
 /// Where a machine's boot id comes from.

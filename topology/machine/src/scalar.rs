@@ -5,7 +5,7 @@ pub(crate) mod gpu;
 use std::collections::BTreeSet;
 
 use berth_model::{
-    CpuFlag, CpuGroups, CpuSet, Governor, HugePages, LinkLayer, PciAddress, PortState, SamepageMerging,
+    CpuFlag, CpuGroups, CpuSet, Governor, HugePages, LinkLayer, PciAddress, PcieLevel, PortState, SamepageMerging,
     TransparentHugePages,
 };
 use serde::de::{Deserialize, Deserializer, Error};
@@ -208,6 +208,14 @@ impl Scalar for Governor {
 
     fn parse(text: &str) -> Option<Self> {
         Self::parse(text).filter(|g| !matches!(g, Self::Mixed | Self::Other))
+    }
+}
+
+impl Scalar for PcieLevel {
+    const EXPECTED: &'static str = "PIX, PXB, PHB, NODE or SYS";
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::from_word(text)
     }
 }
 

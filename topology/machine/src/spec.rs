@@ -13,6 +13,7 @@ use berth_model::{
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
+use crate::contradiction::ContradictionSpec;
 use crate::scalar::{Distances, Document, Fact, Flags, Pools, Value};
 
 /// Largest file taken. The machines of the test suite stay below 8 KiB.
@@ -40,6 +41,9 @@ pub(crate) struct MachineSpec {
     pub(crate) nic_facts: Option<NicSpec>,
     pub(crate) pcie: Listed<HostSpec>,
     pub(crate) nvlink: Option<NvLinkSpec>,
+    /// Cells of the capture that its own zones contradict.
+    #[serde(default)]
+    pub(crate) contradicted: Vec<ContradictionSpec>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -59,6 +59,7 @@ pub(crate) const RAIL_MISSING: &str = "rail-missing";
 pub(crate) const ZONE_CONTRADICTED: &str = "zone-contradicted";
 pub(crate) const ZONE_UNEVEN: &str = "zone-uneven";
 pub(crate) const SAME_ZONE_SYS: &str = "same-zone-sys";
+pub(crate) const CELLS_CONTRADICTED: &str = "cells-contradicted";
 pub(crate) const ZONE_NOT_KNOWN: &str = "zone-not-known";
 pub(crate) const AFFINITY_NOT_KNOWN: &str = "affinity-not-known";
 pub(crate) const PRODUCT_MIXED: &str = "product-mixed";
@@ -109,7 +110,7 @@ pub(crate) const TABLE: &[Entry] = &[
         LINK_UNKNOWN,
         Note,
         "the distance of some devices is not known",
-        "usual in virtual machines; such a pair satisfies no hard link wish",
+        "usual in virtual machines and of partial captures; such a pair satisfies no hard link wish",
     ),
     row(
         NIC_DOWN,
@@ -120,7 +121,7 @@ pub(crate) const TABLE: &[Entry] = &[
     row(
         NIC_FAR,
         Note,
-        "no GPU shares a host bridge with the NIC, and there are GPUs without a rail",
+        "the NIC is far from all GPUs though a GPU has no rail, and other NICs or slots are nearer",
         "GPUDirect RDMA crosses CPUs or host bridges; where the board allows it, move the card under the switch of the GPUs",
     ),
     row(
@@ -148,16 +149,22 @@ pub(crate) const TABLE: &[Entry] = &[
         "seen on some boards as they are; the zone holds for CPUs, the level for traffic between GPUs",
     ),
     row(
+        CELLS_CONTRADICTED,
+        Note,
+        "NODE and SYS cells of a capture contradict its own NUMA column",
+        "some boards print SYS inside a zone, and a job's cpuset hides zones: take the capture outside of jobs; the zones are believed",
+    ),
+    row(
         ZONE_NOT_KNOWN,
         Note,
         "the zone of a device is not known though the node has several",
-        "the kernel says numa_node -1: check the firmware's NUMA setting; usual in virtual machines",
+        "numa_node is -1 or was not captured: check the firmware's NUMA setting; usual in virtual machines",
     ),
     row(
         AFFINITY_NOT_KNOWN,
         Note,
         "the CPUs near a GPU are not known",
-        "run the agent without a cpuset; usual in virtual machines",
+        "run agent and nvidia-smi without a cpuset; usual in virtual machines and of partial captures",
     ),
     row(
         PRODUCT_MIXED,

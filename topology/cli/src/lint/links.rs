@@ -1,13 +1,10 @@
 //! What one report shows of its links: NVLinks that are missing, NICs that are far, levels that contradict zones.
 
-use berth_model::{Gpu, LinkClass, NodeTopology, PcieLevel};
+use berth_model::{Gpu, LinkClass, Nic, NodeTopology, PcieLevel};
 
-use super::{Remarks, code, majority};
+use super::{PAIRS_TOLD_MAX, Remarks, code, majority};
 use crate::islands::{nvlinks, nvlinks_of};
 use crate::render::size::gpus;
-
-/// Pairs that are named one by one; more are counted.
-const PAIRS_TOLD_MAX: usize = 6;
 
 /// Looks at all links.
 pub(super) fn look(node: &NodeTopology, remarks: &mut Remarks<'_>) {
@@ -87,20 +84,30 @@ fn rails(node: &NodeTopology, remarks: &mut Remarks<'_>) {
     if !(0..parts.gpus.len()).any(lacks_rail) {
         return;
     }
-    for (n, nic) in parts.nics.iter().enumerate() {
+    let nearest = |n: usize| {
         let levels = (0..parts.gpus.len()).map(|g| level(node, g, parts.gpus.len() + n));
         let levels: Vec<Option<PcieLevel>> = levels.collect();
-        let best = levels.iter().copied().max().flatten().filter(|_| !levels.contains(&None));
-        if let Some(best) = best.filter(|best| *best < PcieLevel::Phb) {
+        levels.iter().copied().max().flatten().filter(|_| !levels.contains(&None))
+    };
+    let has_near = (0..parts.nics.len()).any(|n| nearest(n) >= Some(PcieLevel::Phb));
+    for (n, nic) in parts.nics.iter().enumerate() {
+        if let Some(best) = nearest(n).filter(|best| *best < PcieLevel::Phb && (has_near || is_elsewhere(node, nic))) {
             let text = format!("{} is {} to its nearest GPU", nic.name, best.word());
             remarks.add(code::NIC_FAR, format!("NIC{n}"), text);
         }
     }
 }
 
-/// What a pair of GPUs may be told of.
+/// Whether a NIC is in a zone without GPUs though all GPUs are in others. Where GPUs and NICs have root ports of their own, NODE is as near as
+/// the board can; on coherent platforms (Grace) a GPU's way to the NIC is not the one of the PCIe tree.
+fn is_elsewhere(node: &NodeTopology, nic: &Nic) -> bool {
+    let gpus = &node.parts().gpus;
+    nic.zone.is_some() && gpus.iter().all(|g| g.memory_zone.is_none() && g.zone.is_some() && g.zone != nic.zone)
+}
+
+/// What a pair of GPUs may be told of, and a GPU with a NIC below its own host bridge.
 fn levels(node: &NodeTopology, remarks: &mut Remarks<'_>) {
-    let all = &node.parts().gpus;
+    let (all, nics) = (&node.parts().gpus, &node.parts().nics);
     let (mut contradicted, mut same_zone, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for (i, a) in all.iter().enumerate() {
         for (j, b) in all.iter().enumerate().skip(i + 1) {
@@ -114,6 +121,12 @@ fn levels(node: &NodeTopology, remarks: &mut Remarks<'_>) {
                 unknown.push((i, j));
             }
         }
+        for (n, nic) in nics.iter().enumerate() {
+            let is_near = level(node, i, all.len() + n) >= Some(PcieLevel::Phb);
+            if is_near && a.zone.zip(nic.zone).is_some_and(|(x, y)| x != y) {
+                contradicted.push((i, all.len() + n));
+            }
+        }
     }
     for (code, pairs, what) in [
         (code::ZONE_CONTRADICTED, contradicted, "NODE or nearer, in different zones"),
@@ -122,15 +135,17 @@ fn levels(node: &NodeTopology, remarks: &mut Remarks<'_>) {
     ] {
         if !pairs.is_empty() {
             let members = pairs.iter().flat_map(|(a, b)| [*a, *b]).filter_map(|p| all.get(p)).map(|g| g.index);
-            remarks.add(code, gpus(members), format!("{what}: {}", listed(&pairs)));
+            remarks.add(code, gpus(members), format!("{what}: {}", listed(&pairs, all.len())));
         }
     }
 }
 
-fn listed(pairs: &[(usize, usize)]) -> String {
-    let shown: Vec<String> = pairs.iter().take(PAIRS_TOLD_MAX).map(|(a, b)| format!("{a}-{b}")).collect();
+fn listed(pairs: &[(usize, usize)], gpu_count: usize) -> String {
+    let name = |i: usize| i.checked_sub(gpu_count).map_or_else(|| format!("GPU{i}"), |nic| format!("NIC{nic}"));
+    let shown: Vec<String> =
+        pairs.iter().take(PAIRS_TOLD_MAX).map(|(a, b)| format!("{}-{}", name(*a), name(*b))).collect();
     match pairs.len().saturating_sub(PAIRS_TOLD_MAX) {
-        0 => format!("GPU pairs {}", shown.join(" ")),
-        more => format!("GPU pairs {} and {more} more", shown.join(" ")),
+        0 => shown.join(" "),
+        more => format!("{} and {more} more", shown.join(" ")),
     }
 }

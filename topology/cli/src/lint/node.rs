@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_model::{CpuSet, Gpu, Health, NodeTopology, PortState, ZoneId};
+use berth_model::{CpuSet, Gpu, GpuIndex, Health, NodeTopology, PortState, ZoneId};
 
 use super::{Remarks, code, majority};
 use crate::render::size::{gib, gpus};
@@ -10,9 +10,7 @@ use crate::render::size::{gib, gpus};
 /// Looks at everything but links.
 pub(super) fn look(node: &NodeTopology, remarks: &mut Remarks<'_>) {
     let parts = node.parts();
-    for finding in &parts.findings {
-        remarks.add(&finding.code, &finding.device, &finding.text);
-    }
+    findings(node, remarks);
     for gpu in &parts.gpus {
         match &gpu.health {
             Health::Healthy => {}
@@ -28,13 +26,29 @@ pub(super) fn look(node: &NodeTopology, remarks: &mut Remarks<'_>) {
     mig(&parts.gpus, remarks);
 }
 
+/// The report's own findings. What is said alike of several GPUs by their addresses is said once.
+fn findings(node: &NodeTopology, remarks: &mut Remarks<'_>) {
+    let parts = node.parts();
+    let gpu = |device: &str| parts.gpus.iter().find(|g| g.pci.to_string() == device).map(|g| g.index);
+    let mut of_gpus: BTreeMap<(&str, &str), Vec<GpuIndex>> = BTreeMap::new();
+    for finding in &parts.findings {
+        match gpu(&finding.device) {
+            Some(index) => of_gpus.entry((&finding.code, &finding.text)).or_default().push(index),
+            None => remarks.add(&finding.code, &finding.device, &finding.text),
+        }
+    }
+    for ((code, text), indexes) in of_gpus {
+        remarks.add(code, gpus(indexes), text);
+    }
+}
+
 /// Zones and CPUs that are not known, and GPUs that could be spread evenly.
 fn places(node: &NodeTopology, remarks: &mut Remarks<'_>) {
     let parts = node.parts();
     if parts.zones.len() > 1 {
         let lost: Vec<_> = parts.gpus.iter().filter(|g| g.zone.is_none()).map(|g| g.index).collect();
         if !lost.is_empty() {
-            remarks.add(code::ZONE_NOT_KNOWN, gpus(lost), "the kernel does not say which zone is nearest");
+            remarks.add(code::ZONE_NOT_KNOWN, gpus(lost), "which zone is nearest is not known");
         }
         for (i, nic) in parts.nics.iter().enumerate().filter(|(_, n)| n.zone.is_none() && n.pci.is_some()) {
             remarks.add(code::ZONE_NOT_KNOWN, format!("NIC{i}"), format!("the zone of {} is not known", nic.name));

@@ -108,11 +108,11 @@ fn rails_are_missed_where_most_have_one() {
 #[test]
 fn levels_and_zones_that_contradict_each_other_are_told_with_their_pairs() {
     let near = Sample::new(&["X NODE", "NODE X"], &[0, 1], &[]).build();
-    assert_eq!(said(near), one("zone-contradicted", "GPU0-1", "NODE or nearer, in different zones: GPU pairs 0-1"));
+    assert_eq!(said(near), one("zone-contradicted", "GPU0-1", "NODE or nearer, in different zones: GPU0-GPU1"));
     let far = Sample::new(&["X SYS", "SYS X"], &[0, 0], &[]).build();
-    assert_eq!(said(far), one("same-zone-sys", "GPU0-1", "SYS, in one zone: GPU pairs 0-1"));
+    assert_eq!(said(far), one("same-zone-sys", "GPU0-1", "SYS, in one zone: GPU0-GPU1"));
     let unknown = Sample::new(&["X ?", "? X"], &[0, 0], &[]).build();
-    assert_eq!(said(unknown), one("link-unknown", "GPU0-1", "distance not known: GPU pairs 0-1"));
+    assert_eq!(said(unknown), one("link-unknown", "GPU0-1", "distance not known: GPU0-GPU1"));
     let rows = ["X NODE NODE SYS", "NODE X NODE SYS", "NODE NODE X SYS", "SYS SYS SYS X"];
     let uneven = Sample::new(&rows, &[0, 0, 0, 1], &[]).build();
     assert_eq!(said(uneven), one("zone-uneven", "", "4 x NVIDIA Test: 3 in zone 0, 1 in zone 1"));

@@ -6,6 +6,7 @@ use berth_model::{Driver, Finding, Gpu, Health, LinkLayer, Nic, NodeTopology, Po
 
 use super::branch::{Branch, draw};
 use super::fabric;
+use super::host::{HostLine, function, host_lines, huge_pages};
 use super::ink::{bad, faint, good, strong, warn};
 use super::nesting::{Item, nesting};
 use super::size::{gib, gpus, ranges};
@@ -37,6 +38,7 @@ pub(crate) fn tree(node: &NodeTopology) -> String {
         branches.push(Branch::with("zone not known  (the kernel does not say; usual in virtual machines)", strays));
     }
     branches.extend(fabric::nvlink(node));
+    branches.extend(host(node));
     branches.extend(findings(&parts.findings));
     format!("{}\n{}", heading(node), draw(&branches))
 }
@@ -78,7 +80,16 @@ fn zone_text(zone: &Zone) -> String {
         count => format!("CPUs {} ({count})", zone.cpus),
     };
     let memory = zone.memory.map_or_else(|| "memory not known".to_owned(), |m| format!("memory {}", gib(m)));
-    format!("{}  {cpus}  {memory}", strong(format!("zone {}", zone.id)))
+    let pages =
+        huge_pages(zone.huge_pages.as_deref()).map_or_else(String::new, |pages| format!("  huge pages {pages}"));
+    format!("{}  {cpus}  {memory}{pages}", strong(format!("zone {}", zone.id)))
+}
+
+/// The host around the GPUs, a line for each kind of fact that is known.
+fn host(node: &NodeTopology) -> Option<Branch> {
+    let lines = host_lines(node);
+    let leaf = |line: &HostLine| Branch::leaf(format!("{}  {}", line.label, line.facts.join(", ")));
+    (!lines.is_empty()).then(|| Branch::with(strong("host"), lines.iter().map(leaf).collect()))
 }
 
 /// Frames and devices as branches.
@@ -126,7 +137,8 @@ fn nic_text(number: usize, nic: &Nic) -> String {
         PortState::Unknown => warn("state not known"),
     };
     let place = nic.pci.map_or_else(|| "no PCI address".to_owned(), |p| p.to_string());
-    format!("{}  {place}  {}  {layer}{rate}  {state}", strong(format!("NIC{number}")), nic.name)
+    let rest: String = function(&nic.function, number).iter().map(|fact| format!("  {fact}")).collect();
+    format!("{}  {place}  {}  {layer}{rate}  {state}{rest}", strong(format!("NIC{number}")), nic.name)
 }
 
 fn findings(findings: &[Finding]) -> Option<Branch> {

@@ -1,6 +1,9 @@
 //! `berth topo import`: a capture of `nvidia-smi topo` in, a machine file out. What it means is `berth-machine`'s.
 
+use std::path::Path;
+
 use anyhow::{Context as _, anyhow};
+use berth_machine::Imported;
 
 use crate::args::ImportArgs;
 use crate::document::read_bounded;
@@ -14,9 +17,7 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<Outcome> {
     let shown = args.capture.display();
     let text =
         read_bounded(&args.capture, CAPTURE_BYTES_MAX).with_context(|| format!("cannot read capture {shown}"))?;
-    let name = args.capture.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-    let imported = berth_machine::import(&text, name)
-        .map_err(|error| anyhow!("{shown}:{}:{}: {}", error.line, error.column, error.problem))?;
+    let imported = imported(&args.capture, &text)?;
     let notes = imported.assumptions.into_iter().map(|assumption| format!("assumed: {assumption}")).collect();
     let text = match &args.output {
         None => imported.text,
@@ -26,4 +27,11 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<Outcome> {
         }
     };
     Ok(Outcome::Noted { text, notes })
+}
+
+/// The machine of a capture; a refusal says where in the file.
+pub(super) fn imported(capture: &Path, text: &str) -> anyhow::Result<Imported> {
+    let name = capture.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    berth_machine::import(text, name)
+        .map_err(|error| anyhow!("{}:{}:{}: {}", capture.display(), error.line, error.column, error.problem))
 }

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use berth_model::NodeTopology;
 use serde_json::json;
 
-use super::source::{Source, all_reported};
+use super::source::{Source, all_reported, decoded};
 use crate::args::{ClusterFlags, DiffArgs, LintArgs, ReviewOutput};
 use crate::compare::differences;
 use crate::lint::{self, Severity};
@@ -36,43 +36,62 @@ pub(crate) async fn diff(args: &DiffArgs, flags: &ClusterFlags) -> anyhow::Resul
 
 /// Looks through reports.
 pub(crate) async fn lint(args: &LintArgs, flags: &ClusterFlags) -> anyhow::Result<Outcome> {
-    let (nodes, mut remarks) =
-        if args.all_nodes { every_node(flags).await? } else { (named(args, flags).await?, Vec::new()) };
-    let seen = nodes.len() + remarks.len();
+    let seen = if args.all_nodes { every_node(flags).await? } else { named(args, flags).await? };
+    let Seen { nodes, mut remarks, count } = seen;
     remarks.extend(lint::lint(&nodes));
     lint::sort(&mut remarks);
     let text = match args.output {
-        ReviewOutput::Text => linted(seen, &remarks),
+        ReviewOutput::Text => linted(count, &remarks),
         ReviewOutput::Json => {
-            pretty(&json!({"apiVersion": API_VERSION, "kind": "TopologyFindings", "nodes": seen, "items": remarks}))?
+            pretty(&json!({"apiVersion": API_VERSION, "kind": "TopologyFindings", "nodes": count, "items": remarks}))?
         }
     };
     let is_in_order = remarks.iter().all(|r| r.severity == Severity::Note);
     Ok(if is_in_order { Outcome::Text(text) } else { Outcome::Finding(text) })
 }
 
-async fn named(args: &LintArgs, flags: &ClusterFlags) -> anyhow::Result<Vec<NodeTopology>> {
-    if args.sources.is_empty() {
-        return Ok(vec![Source::Local.topology(&args.local, flags).await?]);
+/// Reports to look through, and what was said of them before.
+#[derive(Default)]
+struct Seen {
+    nodes: Vec<NodeTopology>,
+    remarks: Vec<lint::Remark>,
+    /// Nodes, also those whose report cannot be used.
+    count: usize,
+}
+
+impl Seen {
+    fn add(&mut self, node: NodeTopology) {
+        self.count += 1;
+        self.nodes.push(node);
     }
-    let mut nodes = Vec::new();
-    for source in &args.sources {
-        nodes.push(Source::parse(source).topology(&args.local, flags).await?);
+}
+
+async fn named(args: &LintArgs, flags: &ClusterFlags) -> anyhow::Result<Seen> {
+    let sources: Vec<Source> = args.sources.iter().map(|text| Source::parse(text)).collect();
+    let sources = if sources.is_empty() { vec![Source::Local] } else { sources };
+    let mut seen = Seen::default();
+    for source in sources {
+        let read = source.read(&args.local, flags).await?;
+        let node = decoded(&read.object)?;
+        seen.remarks.extend(lint::contradicted(node.parts().node.as_str(), &read.contradicted));
+        seen.add(node);
     }
-    Ok(nodes)
+    Ok(seen)
 }
 
 /// All reports that can be used, and a remark for each that cannot.
-async fn every_node(flags: &ClusterFlags) -> anyhow::Result<(Vec<NodeTopology>, Vec<lint::Remark>)> {
-    let mut nodes = Vec::new();
-    let mut remarks = Vec::new();
+async fn every_node(flags: &ClusterFlags) -> anyhow::Result<Seen> {
+    let mut seen = Seen::default();
     for (name, report) in all_reported(flags).await? {
         match report {
-            Ok(node) => nodes.push(node),
-            Err(error) => remarks.push(lint::unreadable(&name, &format!("{error:#}"))),
+            Ok(node) => seen.add(node),
+            Err(error) => {
+                seen.count += 1;
+                seen.remarks.push(lint::unreadable(&name, &format!("{error:#}")));
+            }
         }
     }
-    Ok((nodes, remarks))
+    Ok(seen)
 }
 
 fn pretty(value: &serde_json::Value) -> anyhow::Result<String> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use berth_machine::{Machine, Salt};
+use berth_machine::{Contradiction, Machine, Salt};
 use berth_model::{NodeName, NodeTopology};
 use berth_probe::{ProbeConfig, probe};
 use berth_proto::NodeTopology as Object;
@@ -42,15 +42,15 @@ impl Source {
         }
     }
 
-    /// The object as it was read, or as an agent would publish it.
-    pub(crate) async fn object(&self, local: &LocalFlags, flags: &ClusterFlags) -> anyhow::Result<Object> {
+    /// The object as it was read, or as an agent would publish it, and what only a capture knows.
+    pub(crate) async fn read(&self, local: &LocalFlags, flags: &ClusterFlags) -> anyhow::Result<Read> {
         match self {
-            Self::Local => Ok(object(&here(local)?)),
-            Self::Node(name) => reported(name, flags).await,
+            Self::Local => Ok(object(&here(local)?).into()),
+            Self::Node(name) => Ok(reported(name, flags).await?.into()),
             Self::MachineFile(file) => {
                 let text = read_bounded(file, FILE_BYTES_MAX)
                     .with_context(|| format!("cannot read machine file {}", file.display()))?;
-                Ok(object(&machine(file, &text)?))
+                machine_file(file, &text)
             }
             Self::File(file) => of_file(file),
         }
@@ -58,7 +58,22 @@ impl Source {
 
     /// The checked report.
     pub(crate) async fn topology(&self, local: &LocalFlags, flags: &ClusterFlags) -> anyhow::Result<NodeTopology> {
-        decoded(&self.object(local, flags).await?)
+        decoded(&self.read(local, flags).await?.object)
+    }
+}
+
+/// What a source says.
+#[derive(Debug)]
+pub(crate) struct Read {
+    /// The report.
+    pub(crate) object: Object,
+    /// Cells of the capture behind it that its zones contradict; no report carries them.
+    pub(crate) contradicted: Vec<Contradiction>,
+}
+
+impl From<Object> for Read {
+    fn from(object: Object) -> Self {
+        Self { object, contradicted: Vec::new() }
     }
 }
 
@@ -117,17 +132,22 @@ struct Heading {
     kind: String,
 }
 
-fn of_file(file: &Path) -> anyhow::Result<Object> {
+fn of_file(file: &Path) -> anyhow::Result<Read> {
     let shown = file.display();
     let text = read_bounded(file, FILE_BYTES_MAX).with_context(|| format!("cannot read {shown}"))?;
+    if berth_machine::is_capture(&text) {
+        return of_machine(&super::import::imported(file, &text)?.machine, file);
+    }
     let heading: Heading = yaml(&text).map_err(|problem| {
-        anyhow!("{shown} is neither a machine file nor a report as berth topo -o json or yaml prints it: {problem}")
+        anyhow!(
+            "{shown} is neither a machine file nor a report as berth topo -o json or yaml prints it nor a capture of nvidia-smi topo -m: {problem}"
+        )
     })?;
     if heading.kind == berth_proto::KIND {
-        return yaml(&text).map_err(|problem| anyhow!("report {shown}: {problem}"));
+        return yaml::<Object>(&text).map(Read::from).map_err(|problem| anyhow!("report {shown}: {problem}"));
     }
     if heading.api_version == Machine::API_VERSION {
-        return Ok(object(&machine(file, &text)?));
+        return machine_file(file, &text);
     }
     bail!(
         "{shown} is neither a machine file (apiVersion: {}) nor a report (kind: {}): it says apiVersion {:?}, kind {:?}",
@@ -144,10 +164,15 @@ fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
 }
 
-fn machine(file: &Path, text: &str) -> anyhow::Result<NodeTopology> {
-    let shown = file.display();
-    let machine = Machine::parse(text).with_context(|| format!("machine file {shown}"))?;
-    berth_machine::topology(&machine, &machine.name, &Salt::default()).with_context(|| format!("machine file {shown}"))
+fn machine_file(file: &Path, text: &str) -> anyhow::Result<Read> {
+    let machine = Machine::parse(text).with_context(|| format!("machine file {}", file.display()))?;
+    of_machine(&machine, file)
+}
+
+fn of_machine(machine: &Machine, file: &Path) -> anyhow::Result<Read> {
+    let node = berth_machine::topology(machine, &machine.name, &Salt::default())
+        .with_context(|| format!("machine file {}", file.display()))?;
+    Ok(Read { object: object(&node), contradicted: machine.contradicted.clone() })
 }
 
 /// Reads this machine. Blocks on driver calls, for which nothing else waits here.

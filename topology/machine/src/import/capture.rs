@@ -65,11 +65,14 @@ enum Column {
 
 impl Column {
     fn read(heading: &str) -> Option<Self> {
-        match heading {
-            "CPU Affinity" => Some(Self::Cpus),
-            "NUMA Affinity" => Some(Self::Zones),
-            "GPU NUMA ID" => Some(Self::MemoryZone),
-            _ => None,
+        [Self::Cpus, Self::Zones, Self::MemoryZone].into_iter().find(|column| column.heading() == heading)
+    }
+
+    fn heading(self) -> &'static str {
+        match self {
+            Self::Cpus => "CPU Affinity",
+            Self::Zones => "NUMA Affinity",
+            Self::MemoryZone => "GPU NUMA ID",
         }
     }
 }
@@ -242,6 +245,10 @@ impl Reading {
                     .push(format!("row {label}: its last cells are not all there, so none of them is taken"));
             }
             return Ok(());
+        }
+        let missing: Vec<&str> = self.columns.iter().skip(cells.len()).map(|c| c.heading()).collect();
+        if !missing.is_empty() {
+            self.capture.notes.push(format!("row {label} has no {}: not captured", missing.join(", ")));
         }
         for (column, cell) in self.columns.iter().zip(cells) {
             let at = at(cell);

@@ -7,6 +7,7 @@ use berth_model::{Link, LinkClass, NodeTopology, PcieLevel};
 use super::capture::{Capture, Word};
 use super::levels::Levels;
 use super::{ImportError, refuse};
+use crate::contradiction::{Contradiction, by_zones};
 use crate::{Machine, Salt, topology};
 
 /// Adds to `assumptions` what comes back otherwise, and refuses what may not.
@@ -15,7 +16,7 @@ pub(super) fn compare(
     levels: &Levels,
     machine: &Machine,
     assumptions: &mut Vec<String>,
-) -> Result<(), ImportError> {
+) -> Result<Vec<Contradiction>, ImportError> {
     let report = match topology(machine, &machine.name, &Salt::default()) {
         Ok(report) => report,
         Err(error) => return refuse(capture.header, format!("the machine gives no report: {error}")),
@@ -28,6 +29,7 @@ pub(super) fn compare(
         report.parts().links.link(a, b)
     };
     let mut differing: BTreeMap<(Option<String>, String), Vec<String>> = BTreeMap::new();
+    let mut contradicted: BTreeMap<PcieLevel, Vec<String>> = BTreeMap::new();
     let mut implied = 0_usize;
     let mut open = 0_usize;
     for a in 0..capture.labels.len() {
@@ -53,6 +55,9 @@ pub(super) fn compare(
                             ),
                         );
                     }
+                    if let Some(level) = by_zones(captured, back) {
+                        contradicted.entry(level).or_default().push(pair());
+                    }
                     differing.entry((Some(captured.to_string()), back.to_string())).or_default().push(pair());
                 }
                 None if back == LinkClass::Unknown => open = open.saturating_add(1),
@@ -64,6 +69,13 @@ pub(super) fn compare(
     if open > 0 || implied > 0 {
         assumptions.push(format!("cells not captured: {open} stay unknown, {implied} follow from those that are"));
     }
+    tell(differing, assumptions);
+    compare_affinity(capture, &report, assumptions);
+    Ok(contradicted.into_iter().map(|(captured, pairs)| Contradiction { captured, pairs }).collect())
+}
+
+/// A sentence for each kind of difference: captured word, if any, and the word that comes back.
+fn tell(differing: BTreeMap<(Option<String>, String), Vec<String>>, assumptions: &mut Vec<String>) {
     for ((captured, back), pairs) in differing {
         let pairs = pairs.join(", ");
         assumptions.push(match captured {
@@ -71,8 +83,6 @@ pub(super) fn compare(
             None => format!("not captured, comes back as {back}, where one switch joins all or the nearest other levels meet: {pairs}"),
         });
     }
-    compare_affinity(capture, &report, assumptions);
-    Ok(())
 }
 
 /// Whether a cell that was not captured could only be this.

@@ -39,7 +39,7 @@ pub(super) fn body(capture: &Capture, places: &Places, fabric: &Fabric, name: &s
 pub(super) fn commented(capture: &Capture, assumptions: &[String], body: &str) -> String {
     let mut out = String::new();
     if let Some(machine) = capture.said.get("machine") {
-        let _ = writeln!(out, "# {machine}");
+        let _ = writeln!(out, "# {}", plain(machine));
     }
     out.push_str("# Imported from a capture of nvidia-smi topo. It shows how far devices are from each other; addresses are made up in the order of\n");
     out.push_str("# the bus, and products, sizes and port states are unknown until somebody fills them in.\n");
@@ -47,7 +47,7 @@ pub(super) fn commented(capture: &Capture, assumptions: &[String], body: &str) -
         out.push_str("# Assumed:\n");
     }
     for assumption in assumptions {
-        let _ = writeln!(out, "# - {assumption}");
+        let _ = writeln!(out, "# - {}", plain(assumption));
     }
     out.push_str(body);
     out
@@ -61,9 +61,14 @@ fn node_name(name: &str) -> String {
     if fitted.is_empty() { "imported".to_owned() } else { fitted.to_owned() }
 }
 
+/// Foreign text without what YAML does not take even in a comment, or takes for the end of a line.
+fn plain(text: &str) -> String {
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}');
+    text.chars().map(|c| if breaks(c) { ' ' } else { c }).collect()
+}
+
 fn quoted(text: &str) -> String {
-    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    format!("\"{}\"", plain.replace('\\', "\\\\").replace('"', "\\\""))
+    format!("\"{}\"", plain(text).replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn put_zones(out: &mut String, places: &Places) {

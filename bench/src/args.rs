@@ -183,8 +183,8 @@ pub(crate) struct AgentArgs {
     #[arg(long, default_value_t = 60)]
     pub(crate) seconds: u64,
 
-    /// How long it is left alone before that.
-    #[arg(long, default_value_t = 20)]
+    /// How long it is left alone before that. After its start an agent reads everything three times, half a minute apart.
+    #[arg(long, default_value_t = 100)]
     pub(crate) settle_seconds: u64,
 }
 

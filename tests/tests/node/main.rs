@@ -9,4 +9,5 @@ mod faults;
 mod findings;
 mod machines;
 mod probe;
+mod quiet;
 mod review;

@@ -31,8 +31,9 @@ pub(crate) struct Args {
     #[arg(long, env = "BERTH_NVML_LIBRARY", value_name = "FILE")]
     pub(crate) nvml_library: Option<PathBuf>,
 
-    /// How long between two readings of the hardware, e.g. 10s.
-    #[arg(long, env = "BERTH_POLL_INTERVAL", value_name = "TIME", default_value = "10s", value_parser = interval)]
+    /// How long between two looks at the hardware, e.g. 5s: after so long a sick GPU is found that no event told of. Every sixth look
+    /// reads all that may change, every sixtieth everything.
+    #[arg(long, env = "BERTH_POLL_INTERVAL", value_name = "TIME", default_value = "5s", value_parser = interval)]
     pub(crate) poll_interval: Duration,
 
     /// How long a GPU may take to answer before it is reported as unreachable, e.g. 10s; the driver as a whole gets three times as long.

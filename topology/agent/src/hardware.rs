@@ -58,7 +58,7 @@ impl Hardware {
         });
         self.reading = Some(tokio::task::spawn_blocking(move || {
             let started = Instant::now();
-            let outcome = prober.probe(previous.as_ref()).context("read the hardware");
+            let outcome = prober.follow(previous.as_ref()).context("read the hardware");
             (prober, outcome, started.elapsed())
         }));
     }

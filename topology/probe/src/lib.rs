@@ -11,6 +11,7 @@ pub mod marks;
 #[cfg(feature = "nvml")]
 pub mod nvml;
 pub mod probe;
+pub mod rhythm;
 pub mod sysfs;
 pub mod tree;
 pub mod xid;

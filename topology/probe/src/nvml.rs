@@ -6,6 +6,7 @@
 
 mod events;
 mod ffi;
+mod glance;
 mod health;
 mod identity;
 mod links;
@@ -45,6 +46,16 @@ const DRIVER_PATIENCE: u32 = 3;
 const EVENT_FAILURES_MAX: u32 = 5;
 
 pub use events::Wake;
+pub use glance::{DeviceGlance, Glance};
+
+/// Which GPUs a reading asks about their NVLinks: dozens of calls each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// All.
+    Asked,
+    /// Those that are not as they were. The links of the others are those of the last reading.
+    Kept,
+}
 
 /// A driver library and, once it was opened, the session with it.
 pub struct NvmlSource {
@@ -55,6 +66,8 @@ pub struct NvmlSource {
     devices: DevicePatience,
     /// What the driver last said of itself, and how many GPUs it counted.
     last: Option<(u32, NvmlNode)>,
+    /// What the GPUs last said, by index.
+    known: Vec<Answer<NvmlDevice>>,
     /// Whether the last reading found that the driver had let the session go.
     renewed: bool,
     /// Absent when nobody wants events.
@@ -81,6 +94,7 @@ impl NvmlSource {
             driver: Patience::default(),
             devices: DevicePatience::default(),
             last: None,
+            known: Vec::new(),
             renewed: false,
             inbox: None,
             watch: None,
@@ -121,8 +135,34 @@ impl NvmlSource {
         self.session = None;
     }
 
-    /// Asks everything once. A session that no longer counts its GPUs (driver reloaded) is opened anew, once.
-    pub fn read(&mut self) -> NvmlFacts {
+    /// Looks whether the driver says anything new.
+    pub fn glance(&mut self) -> Glance {
+        let nvml = match self.session.clone() {
+            Some(nvml) => nvml,
+            None => match self.open_session() {
+                Outcome::Answered(Ok(nvml)) => Arc::clone(self.session.insert(nvml)),
+                Outcome::Answered(Err(why)) => return Glance::NoDriver(why),
+                Outcome::Hung => return Glance::Hung,
+            },
+        };
+        let session = Arc::clone(&nvml);
+        let gpu_count = match self.driver.ask(self.driver_within(), move || session.device_count()) {
+            Outcome::Answered(Ok(gpu_count)) => gpu_count.min(DEVICES_MAX),
+            Outcome::Answered(Err(_)) => return Glance::Broken,
+            Outcome::Hung => return Glance::Hung,
+        };
+        let looks = self.devices.ask(gpu_count, self.gpu_within, move |index| {
+            let device = nvml.device_by_index(index).map_err(failure)?;
+            Ok(glance::look_at(&device))
+        });
+        Glance::Counted(looks.into_iter().map(or_hung).collect())
+    }
+
+    /// Asks everything once, of links what is said. A session that no longer counts its GPUs (driver reloaded) is opened anew, once.
+    pub fn read(&mut self, links: Links) -> NvmlFacts {
+        if links == Links::Asked {
+            self.known.clear();
+        }
         self.renewed = false;
         if let Some(nvml) = self.session.clone() {
             match self.read_node(&nvml) {
@@ -136,11 +176,9 @@ impl NvmlSource {
                 Outcome::Hung => return self.hung(),
             }
         }
-        let library = self.library.clone();
-        let opened = self.driver.ask(self.driver_within(), move || open(library.as_deref()).map(Arc::new));
-        let nvml = match opened {
+        let nvml = match self.open_session() {
             Outcome::Answered(Ok(nvml)) => nvml,
-            Outcome::Answered(Err(error)) => return NvmlFacts::NoDriver(no_driver_text(&error)),
+            Outcome::Answered(Err(why)) => return NvmlFacts::NoDriver(why),
             Outcome::Hung => return self.hung(),
         };
         match self.read_node(&nvml) {
@@ -151,6 +189,13 @@ impl NvmlSource {
             Outcome::Answered(Err(error)) => NvmlFacts::NoDriver(format!("GPUs cannot be counted: {}", failure(error))),
             Outcome::Hung => self.hung(),
         }
+    }
+
+    /// A new session, or why there is none.
+    fn open_session(&mut self) -> Outcome<Result<Arc<Nvml>, String>> {
+        let library = self.library.clone();
+        let open = move || open(library.as_deref()).map(Arc::new).map_err(|error| no_driver_text(&error));
+        self.driver.ask(self.driver_within(), open)
     }
 
     fn driver_within(&self) -> Duration {
@@ -165,15 +210,14 @@ impl NvmlSource {
             Outcome::Hung => return Outcome::Hung,
         };
         let session = Arc::clone(nvml);
+        let known: Vec<_> = std::mem::take(&mut self.known).into_iter().map(Result::ok).collect();
         let answers = self.devices.ask(gpu_count, self.gpu_within, move |index| {
             let device = session.device_by_index(index).map_err(failure)?;
-            Ok(read_device(&device))
+            let known = usize::try_from(index).ok().and_then(|index| known.get(index)?.as_ref());
+            Ok(read_device(&device, known))
         });
-        let or_hung = |answer| match answer {
-            Outcome::Answered(answer) => answer,
-            Outcome::Hung => Err(NvmlFailure::Hung),
-        };
         node.devices = answers.into_iter().map(or_hung).collect();
+        self.known.clone_from(&node.devices);
         self.watch_events(nvml, &node);
         Outcome::Answered(Ok(node))
     }
@@ -204,6 +248,13 @@ impl NvmlSource {
         if !uuids.is_empty() && self.event_failures < EVENT_FAILURES_MAX {
             self.watch = EventWatch::start(Arc::clone(nvml), uuids, Arc::clone(inbox));
         }
+    }
+}
+
+fn or_hung<T>(answer: Outcome<Answer<T>>) -> Answer<T> {
+    match answer {
+        Outcome::Answered(answer) => answer,
+        Outcome::Hung => Err(NvmlFailure::Hung),
     }
 }
 
@@ -252,8 +303,9 @@ fn read_driver(nvml: &Nvml) -> Result<(u32, NvmlNode), NvmlError> {
     Ok((gpu_count, node))
 }
 
-fn read_device(device: &Device<'_>) -> NvmlDevice {
-    NvmlDevice {
+/// Asks about a GPU; its links are those of `known` while nothing speaks for a change.
+fn read_device(device: &Device<'_>, known: Option<&NvmlDevice>) -> NvmlDevice {
+    let mut read = NvmlDevice {
         uuid: device.uuid().map_err(failure),
         pci: device.pci_info().map_err(failure).and_then(|info| parse_address(&info.bus_id)),
         product: device.name().map_err(failure),
@@ -261,7 +313,7 @@ fn read_device(device: &Device<'_>) -> NvmlDevice {
         mig_enabled: device.mig_mode().map(|mode| mode.current == ffi::MIG_ENABLED).map_err(failure),
         memory_affinity: device.memory_affinity(ZONE_MASK_WORDS, SCOPE_NODE).map(|mask| zones(&mask)).map_err(failure),
         memory_zone: device.numa_node_id().map_err(failure).and_then(parse_zone),
-        nvlinks: links::read(device),
+        nvlinks: Ok(Vec::new()),
         detail: DeviceDetail {
             identity: identity::read_identity(device),
             modes: identity::read_modes(device),
@@ -269,7 +321,15 @@ fn read_device(device: &Device<'_>) -> NvmlDevice {
             pcie: health::read_pcie(device),
             parts: mig::read(device),
         },
-    }
+    };
+    let holds = |known: &&NvmlDevice| {
+        known.nvlinks.is_ok()
+            && known.uuid == read.uuid
+            && known.mig_enabled == read.mig_enabled
+            && known.detail.parts.fabric == read.detail.parts.fabric
+    };
+    read.nvlinks = known.filter(holds).map_or_else(|| links::read(device), |known| known.nvlinks.clone());
+    read
 }
 
 /// The second form of the call also counts reserved memory; drivers before 510 have the first one only, with the same total.

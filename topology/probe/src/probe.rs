@@ -42,14 +42,17 @@ pub use session::{ProbeConfig, Prober, probe};
 
 #[cfg(feature = "nvml")]
 mod session {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::path::PathBuf;
     use std::time::{Duration, Instant};
 
-    use super::{NodeName, NodeTopology, ProbeError, probe_facts};
-    use crate::facts::GpuEvent;
+    use super::{NodeName, NodeTopology, ProbeError, assemble};
+    use crate::facts::{GpuEvent, RawFacts, SysfsFacts};
     use crate::marks::Marks;
-    use crate::nvml::{NvmlSource, Wake};
+    use crate::nvml::{self, Links, NvmlSource, Wake};
+    use crate::rhythm::{Depth, Rhythm};
+    use crate::sysfs::glance::{self, Places};
+    use crate::sysfs::{self, BootFacts};
     use crate::tree::SysRoot;
 
     /// Where to read and for whom.
@@ -72,7 +75,7 @@ mod session {
         #[must_use]
         pub fn new(root: PathBuf, node: NodeName) -> Self {
             let xids_ignored = BTreeSet::from(crate::xid::APPLICATION_XIDS);
-            Self { nvml_library: None, root, node, gpu_within: crate::nvml::GPU_WITHIN, xids_ignored }
+            Self { nvml_library: None, root, node, gpu_within: nvml::GPU_WITHIN, xids_ignored }
         }
     }
 
@@ -83,6 +86,26 @@ mod session {
         nvml: NvmlSource,
         marks: Marks,
         events: Vec<GpuEvent>,
+        rhythm: Rhythm,
+        seen: Option<Seen>,
+        kept: Option<Kept>,
+    }
+
+    /// What the last look saw.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Seen {
+        nvml: nvml::Glance,
+        sysfs: glance::Glance,
+    }
+
+    /// What the last reading leaves to the next ones.
+    #[derive(Debug)]
+    struct Kept {
+        boot: BootFacts,
+        sysfs: SysfsFacts,
+        places: Places,
+        /// Without marks, which pass by themselves.
+        read: NodeTopology,
     }
 
     impl Prober {
@@ -90,7 +113,15 @@ mod session {
         #[must_use]
         pub fn new(config: ProbeConfig) -> Self {
             let nvml = NvmlSource::new(config.nvml_library.clone(), config.gpu_within);
-            Self { config, nvml, marks: Marks::default(), events: Vec::new() }
+            Self {
+                config,
+                nvml,
+                marks: Marks::default(),
+                events: Vec::new(),
+                rhythm: Rhythm::default(),
+                seen: None,
+                kept: None,
+            }
         }
 
         /// As [`Prober::new`], of a prober that also waits for the driver's events, in a thread that calls `wake` at each. What they say
@@ -108,30 +139,80 @@ mod session {
             &self.events
         }
 
-        /// Reads the machine once. `previous` is the node's last report, of this boot or not. Blocks on driver calls: not for an
-        /// async thread.
+        /// Reads all of the machine. `previous` is the node's last report, of this boot or not. Blocks on driver calls: not for an async
+        /// thread.
         ///
         /// # Errors
         /// [`ProbeError`]; hardware that does not answer is no error but part of the report.
         pub fn probe(&mut self, previous: Option<&NodeTopology>) -> Result<NodeTopology, ProbeError> {
+            let tree = self.tree()?;
+            let now = Instant::now();
+            self.note_events(now);
+            let read = self.read(&tree, Depth::Whole, previous)?;
+            self.marks.put_on(read, now).map_err(ProbeError::Topology)
+        }
+
+        /// As [`Prober::probe`], but reads again only what may have changed since this prober's last reading, in the rhythm of
+        /// [`crate::rhythm`]. For an agent that asks all the time.
+        ///
+        /// # Errors
+        /// As [`Prober::probe`].
+        pub fn follow(&mut self, previous: Option<&NodeTopology>) -> Result<NodeTopology, ProbeError> {
+            let tree = self.tree()?;
+            let now = Instant::now();
+            let mut has_news = self.note_events(now);
+            let places = self.kept.as_ref().map_or_else(|| Places::find(&tree), |kept| kept.places.clone());
+            let seen = Seen { nvml: self.nvml.glance(), sysfs: places.glance(&tree) };
+            has_news |= self.kept.is_none() || self.seen.as_ref() != Some(&seen);
+            self.seen = Some(seen);
+            let read = match (self.rhythm.next(has_news), &self.kept) {
+                (Depth::Glance, Some(kept)) => kept.read.clone(),
+                (depth, _) => self.read(&tree, depth, previous)?,
+            };
+            self.marks.put_on(read, now).map_err(ProbeError::Topology)
+        }
+
+        fn tree(&self) -> Result<SysRoot, ProbeError> {
             if !self.config.root.join("sys").is_dir() {
                 return Err(ProbeError::NoTree { root: self.config.root.display().to_string() });
             }
-            let tree = SysRoot::new(self.config.root.clone());
+            Ok(SysRoot::new(self.config.root.clone()))
+        }
+
+        /// Takes in what the driver told; says whether it told anything.
+        fn note_events(&mut self, now: Instant) -> bool {
             self.events = self.nvml.take_events();
-            let now = Instant::now();
             for event in &self.events {
                 self.marks.note(event, &self.config.xids_ignored, now);
             }
-            if self.marks.wants_new_session() {
+            let is_new_session = self.marks.wants_new_session();
+            if is_new_session {
                 self.nvml.close();
             }
-            let facts = self.nvml.read();
+            is_new_session || !self.events.is_empty()
+        }
+
+        fn read(
+            &mut self,
+            tree: &SysRoot,
+            depth: Depth,
+            previous: Option<&NodeTopology>,
+        ) -> Result<NodeTopology, ProbeError> {
+            // Where it fails, nothing is kept, and the next reading is a whole one.
+            let kept = self.kept.take().filter(|_| depth != Depth::Whole);
+            let nvml = self.nvml.read(if kept.is_some() { Links::Kept } else { Links::Asked });
             if self.nvml.was_renewed() {
                 self.marks.forget();
             }
-            let read = probe_facts(facts, &tree, previous, self.config.node.clone())?;
-            self.marks.put_on(read, now).map_err(ProbeError::Topology)
+            let (boot, known) = match kept {
+                Some(kept) => (kept.boot, kept.sysfs.pci),
+                None => (BootFacts::read(tree), BTreeMap::new()),
+            };
+            let places = Places::find(tree);
+            let facts = RawFacts { nvml, sysfs: sysfs::read_rest(tree, &boot, &known) };
+            let read = assemble(&facts, previous, self.config.node.clone()).map_err(ProbeError::Topology)?;
+            self.kept = Some(Kept { boot, sysfs: facts.sysfs, places, read: read.clone() });
+            Ok(read)
         }
     }
 

@@ -2,8 +2,12 @@
 //!
 //! Parsers are plain functions in the modules below and touch no tree; this file walks. Every file may be missing: that is unknown,
 //! never zero. A file that is there and makes no sense is unknown too, and is named in [`SysfsFacts::faults`].
+//!
+//! A kernel tree is thousands of files, and next to nothing in it changes. Whoever reads it again and again keeps what a boot settles
+//! ([`BootFacts`]), reads the rest now and then ([`read_rest`]), and looks between at the few files that tell of a change ([`glance`]).
 
 pub mod cpu;
+pub mod glance;
 pub mod infiniband;
 pub mod kubelet;
 pub mod memory;
@@ -12,7 +16,11 @@ pub mod numa;
 pub mod pci;
 pub mod vgpu;
 
-use crate::facts::{SysfsFacts, SysfsFault};
+use std::collections::BTreeMap;
+
+use berth_model::{Cpu, PciAddress};
+
+use crate::facts::{PciFacts, SysfsFacts, SysfsFault};
 use crate::tree::Tree;
 
 /// Most faults kept. The first ones say what is wrong; a broken tree must not fill the report.
@@ -20,26 +28,51 @@ pub const FAULTS_MAX: usize = 16;
 
 const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 
+/// What stays until the next boot, unless a CPU comes or goes: hundreds of files on a large machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootFacts {
+    boot_id: Option<String>,
+    /// Without its governor, which an administrator may change.
+    cpu: Cpu,
+    faults: Vec<SysfsFault>,
+}
+
+impl BootFacts {
+    /// Reads them.
+    #[must_use]
+    pub fn read(tree: &dyn Tree) -> Self {
+        let mut reader = Reader { tree, faults: Vec::new() };
+        let boot_id = reader.text(BOOT_ID).map(|text| text.trim().to_owned());
+        let cpu = cpu::read(&mut reader);
+        Self { boot_id, cpu, faults: reader.faults }
+    }
+}
+
 /// Reads all that the kernel shows under `tree`.
 #[must_use]
 pub fn read(tree: &dyn Tree) -> SysfsFacts {
-    let mut reader = Reader { tree, faults: Vec::new() };
-    let boot_id = reader.text(BOOT_ID).map(|text| text.trim().to_owned());
+    read_rest(tree, &BootFacts::read(tree), &BTreeMap::new())
+}
+
+/// Reads what may change without a boot. Of `known`, the devices of the last reading, bridges and others of no interest are not read again.
+#[must_use]
+pub fn read_rest(tree: &dyn Tree, boot: &BootFacts, known: &BTreeMap<PciAddress, PciFacts>) -> SysfsFacts {
+    let mut reader = Reader { tree, faults: boot.faults.clone() };
     let zones = numa::read(&mut reader);
-    let pci = pci::read(&mut reader);
+    let pci = pci::read(&mut reader, known);
     let iommu_groups = pci::read_groups(&mut reader, &pci);
     let rdma = infiniband::read(&mut reader);
-    let cpu = cpu::read(&mut reader);
+    let governor = cpu::read_governor(&mut reader, boot.cpu.sockets.as_ref());
     let transparent_huge_pages = memory::read_thp(&mut reader);
     let kubelet = kubelet::read(&mut reader);
     let samepage_merging = memory::read_ksm(&mut reader);
     SysfsFacts {
-        boot_id,
+        boot_id: boot.boot_id.clone(),
         zones,
         pci,
         iommu_groups,
         rdma,
-        cpu,
+        cpu: Cpu { governor, ..boot.cpu.clone() },
         transparent_huge_pages,
         samepage_merging,
         kubelet,

@@ -3,9 +3,11 @@
 //! Paths are relative, `/`-separated and free of `..` (for example `sys/devices/system/node`). Links are read as text and joined by
 //! hand ([`resolve`]), never by the operating system: a copied tree under another root then works, and no link leads out of it.
 
+mod disk;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+
+pub use disk::SysRoot;
 
 /// Largest file taken. A sysfs attribute is one page; `meminfo` of a node is below 2 KiB.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -102,61 +104,6 @@ pub fn resolve(link_path: &str, link_text: &str) -> Result<String, TreeError> {
     Ok(parts.join("/"))
 }
 
-/// A directory on disk that holds `sys/` and `proc/`; `/` on the machine itself, the host's mount in a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SysRoot(PathBuf);
-
-impl SysRoot {
-    /// The tree under `root`.
-    #[must_use]
-    pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self(root.into())
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The path on disk, once every component above the last is known to be a real directory.
-    fn locate(&self, path: &str) -> Result<Option<PathBuf>, TreeError> {
-        let parts = components(path)?;
-        let mut at = self.0.clone();
-        for (i, part) in parts.iter().enumerate() {
-            at.push(part);
-            if i.saturating_add(1) == parts.len() {
-                break;
-            }
-            match std::fs::symlink_metadata(&at) {
-                Ok(meta) if meta.is_symlink() => return Err(TreeError::Link((*part).to_owned())),
-                Ok(_) => {}
-                Err(error) => return absent(error).map(|()| None),
-            }
-        }
-        Ok(Some(at))
-    }
-
-    /// The first bytes of a file.
-    fn bytes(&self, path: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, TreeError> {
-        let Some(at) = self.locate(path)? else { return Ok(None) };
-        match std::fs::symlink_metadata(&at) {
-            Ok(meta) if meta.is_symlink() => return Err(TreeError::Link(path.to_owned())),
-            // A FIFO or device would block the reader for ever.
-            Ok(meta) if !meta.is_file() => return Err(TreeError::Text),
-            Ok(_) => {}
-            Err(error) => return absent(error).map(|()| None),
-        }
-        let mut bytes = Vec::new();
-        let file = match std::fs::File::open(&at) {
-            Ok(file) => file,
-            Err(error) => return absent(error).map(|()| None),
-        };
-        file.take(bytes_max).read_to_end(&mut bytes).map_err(TreeError::Io)?;
-        Ok(Some(bytes))
-    }
-}
-
 /// Cuts the start of a file after its last whole line.
 fn whole_lines(mut bytes: Vec<u8>) -> Vec<u8> {
     if u64::try_from(bytes.len()).is_ok_and(|n| n >= START_BYTES) {
@@ -164,59 +111,6 @@ fn whole_lines(mut bytes: Vec<u8>) -> Vec<u8> {
         bytes.truncate(end);
     }
     bytes
-}
-
-/// Takes "there is no such thing" as an answer.
-fn absent(error: std::io::Error) -> Result<(), TreeError> {
-    use std::io::ErrorKind::{NotADirectory, NotFound};
-    if matches!(error.kind(), NotFound | NotADirectory) { Ok(()) } else { Err(TreeError::Io(error)) }
-}
-
-impl Tree for SysRoot {
-    fn read(&self, path: &str) -> Result<Option<String>, TreeError> {
-        let Some(bytes) = self.bytes(path, FILE_BYTES_MAX.saturating_add(1))? else { return Ok(None) };
-        if u64::try_from(bytes.len()).is_ok_and(|n| n > FILE_BYTES_MAX) {
-            return Err(TreeError::Large);
-        }
-        String::from_utf8(bytes).map(Some).map_err(|_| TreeError::Text)
-    }
-
-    fn read_start(&self, path: &str) -> Result<Option<String>, TreeError> {
-        let Some(bytes) = self.bytes(path, START_BYTES)? else { return Ok(None) };
-        String::from_utf8(whole_lines(bytes)).map(Some).map_err(|_| TreeError::Text)
-    }
-    fn read_link(&self, path: &str) -> Result<Option<String>, TreeError> {
-        use std::io::ErrorKind::InvalidInput;
-        let Some(at) = self.locate(path)? else { return Ok(None) };
-        match std::fs::read_link(&at) {
-            Ok(text) => text.into_os_string().into_string().map(Some).map_err(|_| TreeError::Text),
-            Err(error) if error.kind() == InvalidInput => Ok(None),
-            Err(error) => absent(error).map(|()| None),
-        }
-    }
-
-    fn list(&self, path: &str) -> Result<Option<Vec<String>>, TreeError> {
-        let Some(at) = self.locate(path)? else { return Ok(None) };
-        match std::fs::symlink_metadata(&at) {
-            Ok(meta) if meta.is_symlink() => return Err(TreeError::Link(path.to_owned())),
-            Ok(_) => {}
-            Err(error) => return absent(error).map(|()| None),
-        }
-        let entries = match std::fs::read_dir(&at) {
-            Ok(entries) => entries,
-            Err(error) => return absent(error).map(|()| None),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            if names.len() >= ENTRIES_MAX {
-                return Err(TreeError::Crowded);
-            }
-            let name = entry.map_err(TreeError::Io)?.file_name();
-            names.push(name.into_string().map_err(|_| TreeError::Text)?);
-        }
-        names.sort_unstable();
-        Ok(Some(names))
-    }
 }
 
 /// What stands at a path of a [`MemoryTree`].

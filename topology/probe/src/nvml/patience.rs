@@ -1,11 +1,12 @@
 //! Patience with a driver whose calls may never return: asks in threads that may be given up. Knows nothing of NVML.
 //!
 //! A thread in a driver call cannot be ended from outside. What can be bounded is how many of them there are: one for a question about the
-//! driver as a whole, and one a device.
+//! driver as a whole, and one a device. A thread whose call returned in time is asked again, since a new one costs a quiet agent more than
+//! its questions do.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -18,9 +19,38 @@ pub(super) enum Outcome<T> {
     Hung,
 }
 
+/// A thread that does one job after the other, and ends when nobody can give it another.
+#[derive(Debug)]
+struct Asker {
+    jobs: Sender<Job>,
+    thread: JoinHandle<()>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+impl Asker {
+    /// Gives a job to the thread at hand, or else to a new one. `None` when the machine has no thread to spare.
+    fn give(at_hand: Option<Self>, job: Job) -> Option<Self> {
+        let job = match at_hand {
+            None => job,
+            Some(asker) => match asker.jobs.send(job) {
+                Ok(()) => return Some(asker),
+                // It ended by a panic.
+                Err(unsent) => unsent.0,
+            },
+        };
+        let (jobs, given) = channel::<Job>();
+        let thread =
+            Builder::new().name("nvml".to_owned()).spawn(move || given.into_iter().for_each(|job| job())).ok()?;
+        jobs.send(job).ok()?;
+        Some(Self { jobs, thread })
+    }
+}
+
 /// Questions about one thing: a new one is asked only when no earlier one hangs.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
+    at_hand: Option<Asker>,
     given_up: Option<JoinHandle<()>>,
 }
 
@@ -41,16 +71,17 @@ impl Patience {
             return Outcome::Hung;
         }
         let (sender, receiver) = channel();
-        let thread = Builder::new().name("nvml".to_owned()).spawn(move || {
-            // Nobody listens any more when the answer is late.
-            let _late = sender.send(question());
-        });
+        // Nobody listens any more when the answer is late.
+        let asker = Asker::give(self.at_hand.take(), Box::new(move || drop(sender.send(question()))));
         // A machine without a thread to spare is treated as one whose driver hangs: both are asked again later.
-        let Ok(thread) = thread else { return Outcome::Hung };
+        let Some(asker) = asker else { return Outcome::Hung };
         match receiver.recv_timeout(within) {
-            Ok(answer) => Outcome::Answered(answer),
+            Ok(answer) => {
+                self.at_hand = Some(asker);
+                Outcome::Answered(answer)
+            }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                self.given_up = Some(thread);
+                self.given_up = Some(asker.thread);
                 Outcome::Hung
             }
         }
@@ -60,6 +91,7 @@ impl Patience {
 /// The same question about each of several devices, by index.
 #[derive(Debug, Default)]
 pub(super) struct DevicePatience {
+    at_hand: Option<Asker>,
     given_up: BTreeMap<u32, JoinHandle<()>>,
 }
 
@@ -90,32 +122,33 @@ impl DevicePatience {
         question: &Arc<impl Fn(u32) -> T + Send + Sync + 'static>,
         answers: &mut BTreeMap<u32, T>,
     ) -> Option<u32> {
-        let first = *open.first()?;
+        open.first()?;
         let (sender, receiver) = channel();
-        let thread = {
+        let job = {
             let (open, question) = (open.to_vec(), Arc::clone(question));
-            Builder::new().name(format!("nvml-{first}")).spawn(move || {
+            move || {
                 for index in open {
                     // Given up while it was in a call, it must not go on to devices that another thread asks about by now.
                     if sender.send((index, question(index))).is_err() {
                         return;
                     }
                 }
-            })
+            }
         };
         // Without a thread to spare, this and the next devices stay unanswered until the next time.
-        let thread = thread.ok()?;
+        let asker = Asker::give(self.at_hand.take(), Box::new(job))?;
         for index in open {
             match receiver.recv_timeout(within) {
                 Ok((answered, answer)) => {
                     answers.insert(answered, answer);
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    self.given_up.insert(*index, thread);
+                    self.given_up.insert(*index, asker.thread);
                     return Some(*index);
                 }
             }
         }
+        self.at_hand = Some(asker);
         None
     }
 }

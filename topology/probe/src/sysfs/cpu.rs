@@ -12,6 +12,7 @@ const CPUINFO: &str = "proc/cpuinfo";
 /// Most cache levels of one CPU looked at; four are usual.
 const CACHES_MAX: usize = 16;
 
+/// Reads all but the governor.
 pub(super) fn read(reader: &mut Reader<'_>) -> Cpu {
     let online = reader.parsed(&format!("{CPUS}/online"), "a CPU list like 0-223", parse_cpus).unwrap_or_default();
     let info = reader.start(CPUINFO).map(|text| parse_cpuinfo(&text)).unwrap_or_default();
@@ -25,7 +26,6 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Cpu {
         package.or_else(|| reader.parsed(&topology(cpu, "core_siblings_list"), "a CPU list", parse_cpus))
     });
     let l3_caches = groups(reader, &online, l3_of);
-    let governor = governor(reader, sockets.as_ref());
     Cpu {
         vendor: info.vendor,
         model: info.model,
@@ -35,7 +35,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Cpu {
         l3_caches,
         isolated: reader.parsed(&format!("{CPUS}/isolated"), "a CPU list", parse_cpus),
         nohz_full: reader.parsed(&format!("{CPUS}/nohz_full"), "a CPU list", parse_cpus),
-        governor,
+        governor: None,
     }
 }
 
@@ -77,7 +77,7 @@ fn l3_of(reader: &mut Reader<'_>, cpu: u32) -> Option<CpuSet> {
 }
 
 /// One look per socket: a governor is set for a whole machine, and one file per CPU would be hundreds of reads.
-fn governor(reader: &mut Reader<'_>, sockets: Option<&CpuGroups>) -> Option<Governor> {
+pub(super) fn read_governor(reader: &mut Reader<'_>, sockets: Option<&CpuGroups>) -> Option<Governor> {
     let firsts: Vec<u32> = sockets.map_or_else(|| vec![0], |s| s.groups().filter_map(|g| g.first()).collect());
     let mut found = None;
     for cpu in firsts {

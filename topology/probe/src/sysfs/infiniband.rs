@@ -11,30 +11,53 @@ const CLASS: &str = "sys/class/infiniband";
 const PORTS_MAX: usize = 128;
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Vec<RdmaFacts> {
-    let names = reader.list(CLASS);
-    names.into_iter().map(|name| read_device(reader, name)).collect()
+    names(reader).into_iter().map(|name| read_device(reader, name)).collect()
 }
 
-fn read_device(reader: &mut Reader<'_>, name: String) -> RdmaFacts {
+/// Names of all devices.
+pub(super) fn names(reader: &mut Reader<'_>) -> Vec<String> {
+    reader.list(CLASS)
+}
+
+/// The files that hold the states of all ports.
+pub(super) fn state_files(reader: &mut Reader<'_>) -> Vec<String> {
+    let mut files = Vec::new();
+    for name in names(reader) {
+        let Some(directory) = directory(reader, &name) else { continue };
+        files.extend(ports(reader, &directory).into_iter().map(|port| format!("{directory}/ports/{port}/state")));
+    }
+    files
+}
+
+/// Where a device's files are; `None` when its link leads out of the tree.
+fn directory(reader: &mut Reader<'_>, name: &str) -> Option<String> {
     let entry = format!("{CLASS}/{name}");
     // The class entry is a link on a kernel, and a plain directory in some copies of one.
-    let directory = match reader.link(&entry) {
-        None => entry,
-        Some(text) => {
-            let Ok(directory) = resolve(&entry, &text) else {
-                reader.fault(&entry, "the link leads out of the tree");
-                return RdmaFacts { name, ..RdmaFacts::default() };
-            };
-            directory
-        }
-    };
-    let path = read_path(reader, &directory);
-    let zone = if path.is_none() { read_zone(reader, &directory) } else { None };
+    let Some(text) = reader.link(&entry) else { return Some(entry) };
+    let directory = resolve(&entry, &text).ok();
+    if directory.is_none() {
+        reader.fault(&entry, "the link leads out of the tree");
+    }
+    directory
+}
+
+/// Numbers of a device's ports.
+fn ports(reader: &mut Reader<'_>, directory: &str) -> Vec<u32> {
     let mut ports: Vec<u32> =
         reader.list(&format!("{directory}/ports")).iter().filter_map(|p| p.parse().ok()).collect();
     ports.sort_unstable();
     ports.truncate(PORTS_MAX);
-    let ports = ports.into_iter().map(|port| read_port(reader, &format!("{directory}/ports/{port}"))).collect();
+    ports
+}
+
+fn read_device(reader: &mut Reader<'_>, name: String) -> RdmaFacts {
+    let Some(directory) = directory(reader, &name) else { return RdmaFacts { name, ..RdmaFacts::default() } };
+    let path = read_path(reader, &directory);
+    let zone = if path.is_none() { read_zone(reader, &directory) } else { None };
+    let ports = ports(reader, &directory)
+        .into_iter()
+        .map(|port| read_port(reader, &format!("{directory}/ports/{port}")))
+        .collect();
     let guid = reader.parsed(&format!("{directory}/sys_image_guid"), "a GUID like 9803:9b03:0067:ab58", parse_guid);
     let device = path.as_ref().map(|_| format!("{directory}/device")).and_then(|link| {
         let text = reader.link(&link)?;

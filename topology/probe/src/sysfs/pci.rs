@@ -14,14 +14,25 @@ const GROUPS: &str = "sys/kernel/iommu_groups";
 /// Most IOMMU groups looked into: more than GPUs and NICs of one node together.
 const GROUPS_READ_MAX: usize = 512;
 
-pub(super) fn read(reader: &mut Reader<'_>) -> BTreeMap<PciAddress, PciFacts> {
+/// Reads all devices but those of `known` that are of no interest: under its address, a bridge stays what it was.
+pub(super) fn read(reader: &mut Reader<'_>, known: &BTreeMap<PciAddress, PciFacts>) -> BTreeMap<PciAddress, PciFacts> {
     let mut devices = BTreeMap::new();
-    for name in reader.list(DEVICES) {
+    for name in names(reader) {
+        let known = PciAddress::parse(&name).ok().and_then(|address| known.get_key_value(&address));
+        if let Some((address, facts)) = known.filter(|(_, facts)| !facts.class.is_none_or(is_of_interest)) {
+            devices.insert(*address, facts.clone());
+            continue;
+        }
         let entry = format!("{DEVICES}/{name}");
         let Some((address, facts)) = read_device(reader, &entry, &name) else { continue };
         devices.insert(address, facts);
     }
     devices
+}
+
+/// Names of all devices.
+pub(super) fn names(reader: &mut Reader<'_>) -> Vec<String> {
+    reader.list(DEVICES)
 }
 
 fn read_device(reader: &mut Reader<'_>, entry: &str, name: &str) -> Option<(PciAddress, PciFacts)> {

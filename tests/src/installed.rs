@@ -1,6 +1,8 @@
 //! Owns a control plane with one of the manifests' overlays applied as a user applies it, two nodes, the clients of everybody whom
 //! the manifests name, the reports of both nodes, and guards that already bite.
 
+mod shared;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -9,6 +11,8 @@ use serde_json::{Value, json};
 
 use crate::controlplane::{AGENT_ACCOUNT, ControlPlane, NAMESPACE, NodeSpec, Options, SCHEDULER_ACCOUNT};
 use crate::rest::Call;
+
+pub use shared::{on_agent_only, on_sidecar};
 
 /// Path of the API group of reports.
 pub const REPORTS: &str = "/apis/topology.berth.dev/v1alpha1/nodetopologies";

@@ -1,33 +1,12 @@
 //! Holds the guards of the default overlay to what they promise, on a real API server: who may write a plan, a report, a node.
 //! Every refusal is asked of somebody whose rights would let the write through, so that only the guard can be the reason.
 
-use std::sync::LazyLock;
-
-use anyhow::{Context, Result, ensure};
-use berth_tests::installed::{Installed, NODES, PLAN, PODS, REPORTS, binding, pod, report};
+use anyhow::{Result, ensure};
+use berth_tests::installed::{NODES, PLAN, PODS, REPORTS, binding, on_sidecar, pod, report};
 use berth_tests::rest::Call;
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
 
 const PLAN_TEXT: &str = "written by berth-scheduler when it binds the pod";
-
-/// One control plane for all tests here; each uses objects of its own.
-struct Shared {
-    runtime: Runtime,
-    installed: Result<Installed>,
-}
-
-static SHARED: LazyLock<std::io::Result<Shared>> = LazyLock::new(|| {
-    let runtime = Runtime::new()?;
-    let installed = runtime.block_on(Installed::start("sidecar"));
-    Ok(Shared { runtime, installed })
-});
-
-fn run(test: impl AsyncFnOnce(&'static Installed) -> Result<()>) -> Result<()> {
-    let shared = SHARED.as_ref().context("start a runtime")?;
-    let installed = shared.installed.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
-    shared.runtime.block_on(test(installed))
-}
 
 fn plan(value: Option<&str>) -> Value {
     json!({"metadata": {"annotations": {PLAN: value}}})
@@ -35,7 +14,7 @@ fn plan(value: Option<&str>) -> Value {
 
 #[test]
 fn an_agent_writes_the_report_of_its_own_node() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let own = format!("{REPORTS}/na");
         Call::apply(format!("{own}/status"), report("na")).done(&site.agent_a).await?;
         let stored = Call::get(&own).done(&site.agent_a).await?;
@@ -46,7 +25,7 @@ fn an_agent_writes_the_report_of_its_own_node() -> Result<()> {
 
 #[test]
 fn an_agent_is_refused_the_report_of_another_node() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let policy = "berth-agent-own-node";
         let text = "berth-agent on node \"na\" may only write the NodeTopology of its own node, not \"nb\"";
         let other = format!("{REPORTS}/nb");
@@ -65,7 +44,7 @@ fn an_agent_is_refused_the_report_of_another_node() -> Result<()> {
 
 #[test]
 fn an_agent_cannot_have_the_name_of_a_report_made_up() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let mut unnamed = report("");
         unnamed["metadata"] = json!({"generateName": "na"});
         Call::create(REPORTS, unnamed).refused_by_policy(&site.agent_a, "berth-agent-own-node", "own node").await
@@ -74,7 +53,7 @@ fn an_agent_cannot_have_the_name_of_a_report_made_up() -> Result<()> {
 
 #[test]
 fn a_token_that_is_bound_to_no_pod_writes_no_report() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let (policy, text) = ("berth-agent-own-node", "the token names no node");
         let own = format!("{REPORTS}/nb");
         Call::create(REPORTS, report("nc")).refused_by_policy(&site.agent_nowhere, policy, text).await?;
@@ -84,7 +63,7 @@ fn a_token_that_is_bound_to_no_pod_writes_no_report() -> Result<()> {
 
 #[test]
 fn the_guard_of_reports_holds_agents_only() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         Call::create(REPORTS, report("nd")).done(&site.mallory).await?;
         Call::merge(format!("{REPORTS}/nd/status"), json!({"status": {"gpuCount": 1}})).done(&site.mallory).await?;
         Call::delete(format!("{REPORTS}/nd")).done(&site.mallory).await?;
@@ -94,7 +73,7 @@ fn the_guard_of_reports_holds_agents_only() -> Result<()> {
 
 #[test]
 fn nobody_makes_a_pod_with_a_plan() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let with = |metadata: Value| Call::create(PODS, pod("forged", metadata));
         for (metadata, text) in [
             (json!({"annotations": {PLAN: "{}"}}), "annotations under topology.berth.dev/"),
@@ -116,7 +95,7 @@ fn nobody_makes_a_pod_with_a_plan() -> Result<()> {
 
 #[test]
 fn keys_that_only_look_like_ours_pass() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let near = json!({
             "annotations": {"berth.dev/link": "nvlink:required", "topology.berth.dev.example.com/plan": "x", "topology.berth.dev": "x"},
             "labels": {"topology.kubernetes.io/zone": "z9"},
@@ -128,7 +107,7 @@ fn keys_that_only_look_like_ours_pass() -> Result<()> {
 
 #[test]
 fn nobody_writes_a_plan_onto_a_pod() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let path = site.pod("bare").await?;
         let mut whole = site.read(&path).await?;
         whole["metadata"]["annotations"] = json!({PLAN: "forged"});
@@ -159,7 +138,7 @@ fn nobody_writes_a_plan_onto_a_pod() -> Result<()> {
 
 #[test]
 fn nobody_else_binds_with_a_plan() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let path = site.pod("foreign").await?;
         let forged = binding("foreign", json!({"annotations": {PLAN: "forged"}}));
         let labelled = binding("foreign", json!({"labels": {PLAN: "forged"}}));
@@ -181,7 +160,7 @@ fn nobody_else_binds_with_a_plan() -> Result<()> {
 
 #[test]
 fn the_scheduler_binds_with_a_plan_in_one_write() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let path = site.planned_pod("planned", "the plan").await?;
         let bound = site.read(&path).await?;
         assert_eq!(bound["spec"]["nodeName"], "na");
@@ -194,7 +173,7 @@ fn the_scheduler_binds_with_a_plan_in_one_write() -> Result<()> {
 
 #[test]
 fn a_plan_is_neither_changed_nor_removed() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let path = site.planned_pod("standing", "the plan").await?;
         let mut without = site.read(&path).await?;
         without["metadata"]["annotations"] = json!({});
@@ -216,7 +195,7 @@ fn a_plan_is_neither_changed_nor_removed() -> Result<()> {
 
 #[test]
 fn writes_that_leave_a_plan_alone_pass() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let path = site.planned_pod("living", "the plan").await?;
         let kubelet = site.plane.client_as("system:node:na", &["system:nodes", "system:authenticated"])?;
         let gc =
@@ -238,7 +217,7 @@ fn writes_that_leave_a_plan_alone_pass() -> Result<()> {
 
 #[test]
 fn pods_without_a_plan_are_bound_and_updated_by_anybody_who_may() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let stock = site.plane.client_as("system:kube-scheduler", &["system:authenticated"])?;
         let path = site.pod("plain").await?;
         let pending =
@@ -253,7 +232,7 @@ fn pods_without_a_plan_are_bound_and_updated_by_anybody_who_may() -> Result<()> 
 
 #[test]
 fn the_schedulers_binding_names_a_node_and_carries_our_keys_only() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let path = format!("{}/binding", site.pod("strict").await?);
         let mut to_whatever = binding("strict", json!({}));
         // The API server takes it for a node; any other kind it refuses by itself.
@@ -280,7 +259,7 @@ fn the_schedulers_binding_names_a_node_and_carries_our_keys_only() -> Result<()>
 
 #[test]
 fn the_scheduler_changes_one_annotation_of_a_node_and_nothing_else() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let path = format!("{NODES}/nb");
         Call::merge(&path, json!({"metadata": {"annotations": {"kept": "as it is"}}})).done(&site.mallory).await?;
         let requeue = |value: Option<&str>| {
@@ -316,7 +295,7 @@ fn the_scheduler_changes_one_annotation_of_a_node_and_nothing_else() -> Result<(
 
 #[test]
 fn the_guard_of_nodes_holds_the_scheduler_only() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let label = json!({"metadata": {"labels": {"team": "vision"}}, "spec": {"unschedulable": false}});
         Call::merge(format!("{NODES}/na"), label).done(&site.mallory).await?;
         Ok(())

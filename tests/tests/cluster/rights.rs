@@ -1,40 +1,19 @@
 //! Holds the rights that the manifests give to what README.md says of them, by requests to a real API server and not by reading
 //! the rules. What a right lets through is here next to what its absence refuses.
 
-use std::sync::LazyLock;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use berth_tests::controlplane::NAMESPACE;
-use berth_tests::installed::{Installed, NODES, PODS, REPORTS, pod, report};
+use berth_tests::installed::{NODES, PODS, REPORTS, on_sidecar, pod, report};
 use berth_tests::rest::Call;
 use serde_json::json;
-use tokio::runtime::Runtime;
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/berth-system/configmaps";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/berth-system/leases";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
-/// One control plane for all tests here; each uses objects of its own.
-struct Shared {
-    runtime: Runtime,
-    installed: Result<Installed>,
-}
-
-static SHARED: LazyLock<std::io::Result<Shared>> = LazyLock::new(|| {
-    let runtime = Runtime::new()?;
-    let installed = runtime.block_on(Installed::start("sidecar"));
-    Ok(Shared { runtime, installed })
-});
-
-fn run(test: impl AsyncFnOnce(&'static Installed) -> Result<()>) -> Result<()> {
-    let shared = SHARED.as_ref().context("start a runtime")?;
-    let installed = shared.installed.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
-    shared.runtime.block_on(test(installed))
-}
-
 #[test]
 fn an_agent_reads_nodes_and_reports_by_name_and_nothing_else() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         for path in [format!("{NODES}/na"), format!("{REPORTS}/na")] {
             Call::get(path).done(&site.agent_a).await?;
         }
@@ -65,7 +44,7 @@ fn an_agent_reads_nodes_and_reports_by_name_and_nothing_else() -> Result<()> {
 
 #[test]
 fn the_scheduler_reads_what_it_decides_on() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         for path in [NODES, "/api/v1/pods", REPORTS] {
             Call::get(path).done(&site.scheduler).await?;
             Call::get(format!("{path}?watch=1&timeoutSeconds=1")).done(&site.scheduler).await?;
@@ -76,7 +55,7 @@ fn the_scheduler_reads_what_it_decides_on() -> Result<()> {
 
 #[test]
 fn the_scheduler_reads_one_config_map_and_writes_none() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let only = "fieldSelector=metadata.name%3Dberth-policy";
         for path in [
             format!("{CONFIG_MAPS}/berth-policy"),
@@ -101,7 +80,7 @@ fn the_scheduler_reads_one_config_map_and_writes_none() -> Result<()> {
 
 #[test]
 fn the_scheduler_writes_bindings_events_and_its_lease() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let lease = |name: &str| json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": {"holderIdentity": "x"}});
         Call::create(LEASES, lease("berth-scheduler")).done(&site.scheduler).await?;
         let mut held = Call::get(format!("{LEASES}/berth-scheduler")).done(&site.scheduler).await?;
@@ -125,7 +104,7 @@ fn the_scheduler_writes_bindings_events_and_its_lease() -> Result<()> {
 
 #[test]
 fn the_scheduler_changes_no_pod_node_or_report_otherwise() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let path = site.pod("untouched").await?;
         let note = json!({"metadata": {"annotations": {"a": "b"}}});
         for call in [
@@ -154,7 +133,7 @@ fn the_scheduler_changes_no_pod_node_or_report_otherwise() -> Result<()> {
 /// README.md says so under "What one account means"; should Kubernetes take it back, the page has to follow.
 #[test]
 fn the_role_of_a_kube_scheduler_lets_the_account_delete_pods_and_write_their_status() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let path = site.pod("victim").await?;
         Call::merge(format!("{path}/status"), json!({"status": {"nominatedNodeName": "na"}}))
             .done(&site.scheduler)
@@ -166,7 +145,7 @@ fn the_role_of_a_kube_scheduler_lets_the_account_delete_pods_and_write_their_sta
 
 #[test]
 fn a_viewer_reads_reports_and_a_tuner_edits_the_policy() -> Result<()> {
-    run(async |site| {
+    on_sidecar(async |site| {
         let admin = site.plane.client();
         let (ada, tim) = (site.plane.client_as("ada", &["researchers"])?, site.plane.client_as("tim", &["tuners"])?);
         Call::get(REPORTS).refused_by_rights(&ada).await?;

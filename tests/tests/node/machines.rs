@@ -10,7 +10,7 @@ use berth_extender::metrics::Metrics;
 use berth_tests::binaries::binaries;
 use berth_tests::made_node::{MadeNode, machine_file};
 
-const MACHINES: [&str; 5] = ["dgx-h100", "dgx-1v", "pcie-8gpu-two-level", "bridged-pairs", "cpu-only"];
+const MACHINES: [&str; 6] = ["dgx-h100", "dgx-1v", "pcie-8gpu-two-level", "bridged-pairs", "mig-a100", "cpu-only"];
 
 #[test]
 fn machines_sees_what_the_agent_reports_of_the_same_file() -> Result<()> {

@@ -7,9 +7,12 @@ mod links;
 
 use std::fmt::Display;
 
-use berth_model::{Driver, Gpu, LinkLayer, MiB, Nic, NodeTopology, PortState, ZoneId};
+use berth_model::gpu::detail::PcieLink;
+use berth_model::{Driver, Gpu, HugePages, LinkLayer, MiB, Nic, NodeTopology, PortState, ZoneId};
 use serde::Serialize;
 
+use crate::render::card::pcie;
+use crate::render::host::{HostLine, host_lines, huge_pages};
 use crate::render::size::gib;
 
 /// One difference.
@@ -59,6 +62,7 @@ pub(crate) fn differences(before: &NodeTopology, after: &NodeTopology) -> Vec<Di
     let is_same_node = a.node == b.node;
     driver(&a.driver, &b.driver, &mut found);
     zones(before, after, &mut found);
+    host(before, after, &mut found);
     let gpus = match_gpus(&a.gpus, &b.gpus, is_same_node);
     compare_gpus(before, after, &gpus, is_same_node, &mut found);
     let nics = match_nics(&a.nics, &b.nics);
@@ -129,9 +133,32 @@ fn zones(before: &NodeTopology, after: &NodeTopology, found: &mut Found) {
         let name = format!("zone {}", old.id);
         found.changed(&name, "cpus", "CPUs", (&old.cpus, &new.cpus), |c| or_none(&c.to_string()));
         found.changed(&name, "memory", "memory", (&old.memory, &new.memory), size);
+        let pages = |pools: &Option<Vec<HugePages>>| {
+            let known = pools.as_ref().map(|p| huge_pages(Some(p)).unwrap_or_else(|| "none".to_owned()));
+            known.unwrap_or_else(|| "not known".to_owned())
+        };
+        found.changed(&name, "huge-pages", "huge pages", (&old.huge_pages, &new.huge_pages), pages);
         if is_same_set {
             let distances = |d: &Vec<u16>| or_none(&d.iter().map(u16::to_string).collect::<Vec<_>>().join(" "));
             found.changed(&name, "distances", "distances", (&old.distances, &new.distances), distances);
+        }
+    }
+}
+
+/// Facts of the host that are no longer there, and those that are new, by line.
+fn host(before: &NodeTopology, after: &NodeTopology, found: &mut Found) {
+    let (a, b) = (host_lines(before), host_lines(after));
+    let facts = |lines: &[HostLine], label: &str| {
+        lines.iter().find(|l| l.label == label).map(|l| l.facts.clone()).unwrap_or_default()
+    };
+    let fresh = b.iter().filter(|l| a.iter().all(|o| o.label != l.label));
+    for label in a.iter().chain(fresh).map(|l| l.label) {
+        let (old, new) = (facts(&a, label), facts(&b, label));
+        let gone: Vec<String> = old.iter().filter(|f| !new.contains(f)).cloned().collect();
+        let come: Vec<String> = new.iter().filter(|f| !old.contains(f)).cloned().collect();
+        let shown = |list: &[String]| if list.is_empty() { "not told".to_owned() } else { list.join(", ") };
+        if gone != come {
+            found.add("node", "host", format!("{label}: {} -> {}", shown(&gone), shown(&come)));
         }
     }
 }
@@ -215,6 +242,17 @@ fn compare_gpu(old: &Gpu, new: &Gpu, is_same_node: bool, found: &mut Found) {
         None => "not known".to_owned(),
     };
     found.changed(&name, "mig", "MIG", (&old.mig_enabled, &new.mig_enabled), mig);
+    if old.mig_enabled == Some(true) && new.mig_enabled == Some(true) {
+        let instances = |gpu: &Gpu| {
+            let list = gpu.detail.mig_instances.iter();
+            list.map(|i| format!("{}@{}+{}", i.profile, i.placement.start(), i.placement.size())).collect::<Vec<_>>()
+        };
+        found.changed(&name, "mig-instances", "MIG instances", (&instances(old), &instances(new)), |list| {
+            or_none(&list.join(" "))
+        });
+    }
+    let link = |link: &Option<PcieLink>| link.map_or_else(|| "not known".to_owned(), pcie);
+    found.changed(&name, "pcie-link", "link", (&old.detail.pcie, &new.detail.pcie), link);
     if old.health != new.health {
         let why = if new.health.reason().is_empty() { String::new() } else { format!(": {}", new.health.reason()) };
         let word = match &new.health {

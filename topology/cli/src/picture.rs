@@ -10,7 +10,9 @@ mod shapes;
 use berth_model::{Driver, Gpu, Health, LinkLayer, Nic, NodeTopology, PortState, Zone};
 
 use crate::islands::nvlinks_of;
+use crate::render::card::marks;
 use crate::render::host::{function, host_lines, huge_pages};
+use crate::render::mig::{Slots, slots};
 use crate::render::nesting::nesting;
 use crate::render::size::{gib, ranges};
 use layout::{Frame, Place, Sheet};
@@ -138,7 +140,37 @@ fn draw_gpu(gpu: &Gpu, place: Place, canvas: &mut Canvas) {
     let memory = gpu.memory.map_or_else(|| "memory not known".to_owned(), gib);
     let mig = if gpu.mig_enabled == Some(true) { " · MIG on" } else { "" };
     canvas.fitted(place.x + 8, place.y + 48, "small", &format!("{memory}{mig}"), place.width - 16);
-    canvas.fitted(place.x + 8, place.y + 62, "faint", &gpu.pci.to_string(), place.width - 16);
+    let doubt: Vec<String> = marks(gpu).into_iter().filter(|m| m.is_doubtful).map(|m| m.text).collect();
+    match slots(gpu) {
+        Some(slots) => draw_slots(&slots, Place { x: place.x + 8, y: place.y + 53, ..place }, canvas),
+        None if doubt.is_empty() => {
+            canvas.fitted(place.x + 8, place.y + 63, "faint", &gpu.pci.to_string(), place.width - 16);
+        }
+        None => canvas.fitted(place.x + 8, place.y + 63, "word-doubt", &doubt.join(", "), place.width - 16),
+    }
+}
+
+/// The slots of a GPU as a strip: a box for each instance, a dashed one for each free slot.
+fn draw_slots(slots: &Slots, place: Place, canvas: &mut Canvas) {
+    let width = (place.width - 16) / i32::from(slots.count.max(1));
+    let strip = |start: u8, size: u8| Place {
+        x: place.x + width * i32::from(start),
+        width: width * i32::from(size) - 2,
+        height: 14,
+        ..place
+    };
+    for run in &slots.runs {
+        let Some(instance) = &run.instance else {
+            for slot in run.start..run.start + run.size {
+                canvas.rect(strip(slot, 1), "slot", &format!("slot {slot} is free"));
+            }
+            continue;
+        };
+        let at = strip(run.start, run.size);
+        canvas.rect(at, "mig", &format!("{} {} {}", run.text(), instance.profile, instance.uuids.join(" ")));
+        let slices = instance.profile.split('.').next().unwrap_or_default();
+        canvas.text_middle(at.x + at.width / 2, at.y + 10, "tiny", slices);
+    }
 }
 
 fn draw_nic(number: usize, nic: &Nic, place: Place, canvas: &mut Canvas) {
@@ -166,22 +198,25 @@ fn legend(node: &NodeTopology, top: i32, canvas: &mut Canvas) -> i32 {
     let parts = node.parts();
     let gpu = |is: fn(&Health) -> bool| parts.gpus.iter().any(|g| is(&g.health));
     let nic = |state: PortState| parts.nics.iter().any(|n| n.state == state);
+    let runs = || parts.gpus.iter().filter_map(slots).flat_map(|s| s.runs);
     let entries = [
-        (gpu(|h| matches!(h, Health::Healthy)), Tone::Good, "healthy GPU"),
-        (gpu(|h| matches!(h, Health::Unhealthy(_))) || nic(PortState::Down), Tone::Bad, "unhealthy or down"),
-        (gpu(|h| matches!(h, Health::Unknown(_))) || nic(PortState::Unknown), Tone::Doubt, "not known"),
-        (nic(PortState::Active), Tone::Calm, "NIC with an active port"),
+        (gpu(|h| matches!(h, Health::Healthy)), Tone::Good.class(), "healthy GPU"),
+        (gpu(|h| matches!(h, Health::Unhealthy(_))) || nic(PortState::Down), Tone::Bad.class(), "unhealthy or down"),
+        (gpu(|h| matches!(h, Health::Unknown(_))) || nic(PortState::Unknown), Tone::Doubt.class(), "not known"),
+        (nic(PortState::Active), Tone::Calm.class(), "NIC with an active port"),
+        (runs().any(|r| r.instance.is_some()), "mig", "MIG instance"),
+        (runs().any(|r| r.instance.is_none()), "slot", "free MIG slot"),
     ];
     let mut x = MARGIN;
-    for (_, tone, text) in entries.iter().filter(|(is_shown, _, _)| *is_shown) {
-        canvas.rect(Place { x, y: top, width: 14, height: 12 }, tone.class(), text);
+    for (_, class, text) in entries.iter().filter(|(is_shown, _, _)| *is_shown) {
+        canvas.rect(Place { x, y: top, width: 14, height: 12 }, class, text);
         canvas.text(x + 20, top + 10, "small", text);
         x += 20 + shapes::width(text) + 18;
     }
     let is_linked = (0..parts.gpus.len()).any(|g| nvlinks_of(node, g).0 > 0);
     let lines = if is_linked { " · lines: NVLink, wider for more links" } else { "" };
-    canvas.text(x, top + 10, "small", &format!("frames: zone, dashed: PCIe bridge{lines}"));
-    top + 12
+    canvas.text(MARGIN, top + 10 + LINE, "small", &format!("frames: zone, dashed: PCIe bridge{lines}"));
+    top + 12 + LINE
 }
 
 fn notes(node: &NodeTopology) -> Vec<String> {

@@ -3,12 +3,14 @@
 //! Texts may carry ANSI styles; the output stream strips them where nobody can see colour.
 
 pub(crate) mod branch;
+pub(crate) mod card;
 pub(crate) mod explain;
 pub(crate) mod explanation;
 pub(crate) mod fabric;
 pub(crate) mod host;
 pub(crate) mod ink;
 pub(crate) mod matrix;
+pub(crate) mod mig;
 pub(crate) mod nesting;
 pub(crate) mod nodes;
 pub(crate) mod review;

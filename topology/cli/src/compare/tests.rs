@@ -101,6 +101,32 @@ fn every_fact_of_a_device_has_its_sentence() {
 }
 
 #[test]
+fn settings_of_the_host_and_slots_of_a_gpu_have_their_sentences() {
+    let node = dgx_h100();
+    let mig = berth_model::mig::catalog::KnownBoard::by_name("h100-80").unwrap().capability().unwrap();
+    let with = |instances: &[&str], link: &str, governor: &str, pages: &str| {
+        changed(&node, |parts| {
+            let gpu = &mut parts.gpus[2];
+            gpu.mig_enabled = Some(true);
+            let parsed = instances.iter().map(|i| berth_model::mig::MigInstance::parse(i, &mig).unwrap());
+            gpu.detail.mig_instances = parsed.collect();
+            gpu.detail.pcie = PcieLink::parse(link);
+            parts.host.cpu.governor = berth_model::Governor::parse(governor);
+            parts.zones[0].huge_pages = HugePages::parse(pages);
+        })
+    };
+    let before = with(&["3g.40gb@4+4"], "5x16", "performance", "1048576x16");
+    let after = with(&["1g.10gb@0+1", "3g.40gb@4+4"], "5x8", "powersave", "none");
+    let expected = [
+        "zone 0: huge pages 16 x 1 GiB -> none",
+        "kernel: governor performance -> governor powersave",
+        "GPU2: MIG instances 3g.40gb@4+4 -> 1g.10gb@0+1 3g.40gb@4+4",
+        "GPU2: link PCIe 5 x16 -> PCIe 5 x8",
+    ];
+    assert_eq!(texts(&before, &after), expected);
+}
+
+#[test]
 fn a_lost_gpu_moves_the_indexes_and_no_identity() {
     let rows = ["X PIX SYS", "PIX X SYS", "SYS SYS X"];
     let node = Sample::new(&rows, &[0, 0, 1], &[]).build();

@@ -1,6 +1,7 @@
 //! What one report shows of its links: NVLinks that are missing, NICs that are far, levels that contradict zones.
 
 use berth_model::{Gpu, LinkClass, Nic, NodeTopology, PcieLevel};
+use berth_probe::finding;
 
 use super::{PAIRS_TOLD_MAX, Remarks, code, majority};
 use crate::islands::{nvlinks, nvlinks_of};
@@ -40,7 +41,8 @@ fn fewer_nvlinks(node: &NodeTopology, remarks: &mut Remarks<'_>) {
     for (i, gpu) in node.parts().gpus.iter().enumerate() {
         let peers = || positions(node, |g| g.product == gpu.product).filter(|p| nvlinks_of(node, *p).0 > 0);
         let (most, sum) = nvlinks_of(node, i);
-        if most == 0 {
+        // Where the report itself says which links are down, that is told.
+        if most == 0 || is_told_down(node, gpu) {
             continue;
         }
         let usual_most = majority(peers().map(|p| nvlinks_of(node, p).0));
@@ -59,6 +61,11 @@ fn fewer_nvlinks(node: &NodeTopology, remarks: &mut Remarks<'_>) {
             remarks.add(code::NVLINK_FEWER, gpu.index.to_string(), text);
         }
     }
+}
+
+fn is_told_down(node: &NodeTopology, gpu: &Gpu) -> bool {
+    let device = gpu.pci.to_string();
+    node.parts().findings.iter().any(|f| f.code == finding::NVLINK_DOWN && f.device == device)
 }
 
 fn rails(node: &NodeTopology, remarks: &mut Remarks<'_>) {

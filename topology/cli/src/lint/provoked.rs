@@ -1,6 +1,6 @@
 //! Claims about lint on machine files: a line that is changed earns a finding, and one that is changed without harm earns none.
 
-use berth_machine::{Machine, Salt};
+use berth_machine::{Faults, Machine, Salt};
 use berth_model::NodeName;
 
 use super::*;
@@ -66,6 +66,17 @@ fn nvlinks_that_are_not_the_same_from_all_sides_are_told() {
 }
 
 #[test]
+fn links_that_the_driver_says_are_down_are_told_once() {
+    let machine = Machine::parse(DGX_H100).unwrap();
+    let text = format!("apiVersion: {}\nnvlinksDown: [{{gpu: 4, links: [0, 5]}}]\n", Faults::API_VERSION);
+    let faults = Faults::parse(&text, &machine).unwrap();
+    let name = NodeName::parse("n").unwrap();
+    let node = berth_machine::topology_with(&machine, &name, &Salt::default(), &faults, None).unwrap();
+    let told = told(&[node]);
+    assert!(told.len() == 1 && told[0].starts_with("n nvlink-down GPU4: "), "{told:?}");
+}
+
+#[test]
 fn a_gpu_whose_zone_is_not_that_of_its_switch_is_told() {
     let moved = ("gpu: 6, at: 0000:d1:00.0}", "gpu: 6, at: 0000:d1:00.0, gpuFacts: {zone: 0}}");
     let expected = [
@@ -79,6 +90,20 @@ fn a_gpu_whose_zone_is_not_that_of_its_switch_is_told() {
     let lost = ("gpu: 6, at: 0000:d1:00.0}", "gpu: 6, at: 0000:d1:00.0, gpuFacts: {zone: unknown}}");
     assert_eq!(of(DGX_H100, &[lost]), ["n zone-not-known GPU6: which zone is nearest is not known"]);
     assert_eq!(of(DGX_H100, &[("zone: 1", "zone: 0")]), [""; 0], "one zone for all is a setting of the firmware");
+}
+
+#[test]
+fn a_pcie_link_below_what_card_and_slot_allow_is_told() {
+    let facts = |link: &str| ("mig: false}", format!("mig: false, pcieMax: 5x16, {link}}}"));
+    let of = |link: &str| {
+        let (from, to) = facts(link);
+        of(DGX_H100, &[(from, &to)])
+    };
+    let told = of("pcie: 5x8");
+    assert!(told.len() == 1 && told[0].starts_with("n pcie-downgraded GPU0-7: "), "{told:?}");
+    assert_eq!(of("pcie: 5x16"), [""; 0]);
+    assert_eq!(of("pcie: 1x16, fastest: false"), [""; 0], "an idle GPU lowers its speed");
+    assert_eq!(of("pcie: 4x16, slot: 4x16"), [""; 0], "the slot allows no more");
 }
 
 #[test]

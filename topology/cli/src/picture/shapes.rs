@@ -37,17 +37,19 @@ impl Tone {
 
 const STYLE: &str = "\
 text{font-family:'DejaVu Sans',Verdana,Arial,sans-serif;font-size:11px;fill:#1b2128}
-.title{font-size:17px;font-weight:bold}.plain{font-size:12px}.strong{font-size:12px;font-weight:bold}.faint{fill:#5c6773}
+.title{font-size:17px;font-weight:bold}.plain{font-size:12px}.strong{font-size:12px;font-weight:bold}.faint{fill:#5c6773}.tiny{font-size:9px}
 .sheet{fill:#ffffff}.zone{fill:#f3f5f8;stroke:#7d8894}.bridge{fill:#ffffff;stroke:#9aa5b1;stroke-dasharray:4 3}
 .good{fill:#e0f3e4;stroke:#2c8a43}.bad{fill:#ffe0dd;stroke:#c22f29;stroke-width:2}.doubt{fill:#fff2cf;stroke:#a87700}.calm{fill:#e3edfb;stroke:#3a70b5}
 .word-good{fill:#1f7034}.word-bad{fill:#a81f1a;font-weight:bold}.word-doubt{fill:#7d5900}.word-calm{fill:#2a5a97}
 .nv{fill:none}.nv0{stroke:#7a3fb4}.nv1{stroke:#c9650a}.nv2{stroke:#0f7f80}.nv3{stroke:#b5195a}
+.mig{fill:#d9ccf0;stroke:#7a3fb4}.slot{fill:#ffffff;stroke:#7d8894;stroke-dasharray:2 2}
 .bar{fill:#ece2f6;stroke:#7a3fb4}.halo{paint-order:stroke;stroke:#ffffff;stroke-width:8px;stroke-linejoin:round}
 @media (prefers-color-scheme:dark){
 text{fill:#e4e9ee}.faint{fill:#9eaab6}.sheet{fill:#14181d}.zone{fill:#1d232a;stroke:#6d7884}.bridge{fill:#14181d;stroke:#5d6873}
 .good{fill:#163a20;stroke:#46a85f}.bad{fill:#4a1715;stroke:#f0665f}.doubt{fill:#41330a;stroke:#d6a21a}.calm{fill:#17304f;stroke:#6aa0e6}
 .word-good{fill:#7fd596}.word-bad{fill:#ff9c96}.word-doubt{fill:#f2cf6b}.word-calm{fill:#a9cbf7}
-.nv0{stroke:#b78be6}.nv1{stroke:#f0994a}.nv2{stroke:#4cc4c4}.nv3{stroke:#f070a8}.bar{fill:#33234a;stroke:#b78be6}.halo{stroke:#14181d}}
+.nv0{stroke:#b78be6}.nv1{stroke:#f0994a}.nv2{stroke:#4cc4c4}.nv3{stroke:#f070a8}.bar{fill:#33234a;stroke:#b78be6}.halo{stroke:#14181d}
+.mig{fill:#4a3573;stroke:#b78be6}.slot{fill:#14181d;stroke:#8e9aa6}}
 ";
 
 /// Upper estimate of a text's width at the usual size, in pixels.

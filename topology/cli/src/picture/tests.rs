@@ -9,7 +9,7 @@ use super::*;
 use crate::render::sample::{Sample, dgx_h100};
 
 /// Machines whose pictures are kept, so that a change of the layout is seen in review.
-const KEPT: [&str; 5] = ["dgx-h100", "dgx-1v", "pcie-8gpu-two-level", "bridged-pairs", "cpu-only"];
+const KEPT: [&str; 6] = ["dgx-h100", "dgx-1v", "pcie-8gpu-two-level", "bridged-pairs", "mig-a100", "cpu-only"];
 
 fn machine(name: &str) -> NodeTopology {
     let file = format!("{}/../../tests/machines/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
@@ -71,6 +71,15 @@ fn a_switched_node_has_a_bar_and_a_mesh_an_arc_per_pair() {
     assert_eq!((arcs(&switched), switched.matches("class=\"bar\"").count()), (8, 1));
     let mesh = svg(&machine("dgx-1v"));
     assert_eq!((arcs(&mesh), mesh.matches("class=\"bar\"").count()), (16, 0));
+}
+
+#[test]
+fn slots_of_a_gpu_under_mig_are_boxes_inside_it() {
+    let text = svg(&machine("mig-a100"));
+    let boxes = |class: &str| text.matches(&format!("<rect class=\"{class}\"")).count();
+    // Seven 1g, then 3g and two 1g, and none; a box more of each kind in the legend.
+    assert_eq!((boxes("mig"), boxes("slot")), (7 + 3 + 1, 1 + 2 + 8 + 1));
+    assert!(text.contains("slots 4-7 3g.20gb MIG-"), "{text}");
 }
 
 #[test]

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use berth_model::{Driver, Finding, Gpu, Health, LinkLayer, Nic, NodeTopology, PortState, Zone};
 
 use super::branch::{Branch, draw};
+use super::card::{Mark, marks};
 use super::fabric;
 use super::host::{HostLine, function, host_lines, huge_pages};
 use super::ink::{bad, faint, good, strong, warn};
+use super::mig::slots;
 use super::nesting::{Item, nesting};
 use super::size::{gib, gpus, ranges};
 
@@ -103,14 +105,12 @@ fn below(node: &NodeTopology, items: &[Item]) -> Vec<Branch> {
 
 fn device(node: &NodeTopology, position: usize) -> Branch {
     let parts = node.parts();
-    let text = match parts.gpus.get(position) {
-        Some(gpu) => gpu_text(gpu),
-        None => {
-            let number = position - parts.gpus.len();
-            parts.nics.get(number).map_or_else(String::new, |nic| nic_text(number, nic))
-        }
-    };
-    Branch::leaf(text)
+    if let Some(gpu) = parts.gpus.get(position) {
+        let lines = slots(gpu).map(|slots| slots.lines()).unwrap_or_default();
+        return Branch::with(gpu_text(gpu), lines.into_iter().map(Branch::leaf).collect());
+    }
+    let number = position - parts.gpus.len();
+    Branch::leaf(parts.nics.get(number).map_or_else(String::new, |nic| nic_text(number, nic)))
 }
 
 fn gpu_text(gpu: &Gpu) -> String {
@@ -120,8 +120,9 @@ fn gpu_text(gpu: &Gpu) -> String {
         Health::Unhealthy(reason) => bad(format!("unhealthy: {reason}")),
         Health::Unknown(reason) => warn(format!("health unknown: {reason}")),
     };
-    let mig = if gpu.mig_enabled == Some(true) { "  MIG on" } else { "" };
-    format!("{}  {}  {}  {memory}{mig}  {health}", strong(gpu.index), gpu.pci, gpu.product)
+    let shown = |mark: Mark| format!("  {}", if mark.is_doubtful { warn(mark.text) } else { mark.text });
+    let marks: String = marks(gpu).into_iter().map(shown).collect();
+    format!("{}  {}  {}  {memory}{marks}  {health}", strong(gpu.index), gpu.pci, gpu.product)
 }
 
 fn nic_text(number: usize, nic: &Nic) -> String {

@@ -69,6 +69,7 @@ pub(super) fn pod(uid: PodUid, node: &NodeName, uuids: Vec<GpuUuid>) -> PodFacts
             extended: BTreeMap::from([(GPU.to_owned(), count)]),
             cpu_milli: CPU_MILLI_PER_GPU.saturating_mul(count),
             memory: MiB(MEMORY_PER_GPU.saturating_mul(count)),
+            ..Totals::default()
         },
         note: PlanNote::Devices(uuids.into_iter().map(HeldDevice::whole).collect()),
         truth: BTreeMap::new(),

@@ -1,6 +1,7 @@
 //! What one pod asks for, typed and bounded.
 
 mod ask;
+mod kubelet;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use crate::policy::Policy;
 use crate::quantity;
 use crate::unfit::{Reason, Unfit};
 use crate::wish::{Force, LinkWish, NamedGpu, Wishes};
+use crate::zone::PodAsk;
 
 pub use ask::{ContainerDemand, Kind, Share, ShareMemory, ShareSlot};
 
@@ -45,6 +47,11 @@ pub struct PodRequest {
     pub overhead: BTreeMap<String, String>,
     /// Whether kube-scheduler has a say of its own: soft affinity, a `ScheduleAnyway` spread, or an owner whose pods it spreads by default.
     pub has_soft_wishes: bool,
+    /// Whether its QoS class is Guaranteed and no resources stand at the pod itself: only then its containers can have CPUs and memory of
+    /// their own.
+    pub is_guaranteed: bool,
+    /// When its kubelet took it, as the API writes times; empty before.
+    pub admitted_at: String,
 }
 
 /// What decides where a pod fits and how well: equal shapes get equal answers on equal nodes.
@@ -58,6 +65,8 @@ pub struct Shape {
     pub shares: Vec<ShareSlot>,
     /// MIG devices by profile.
     pub mig: BTreeMap<String, u32>,
+    /// What it asks of the kubelet's managers, container by container.
+    pub ask: PodAsk,
     /// CPU in thousandths of a core.
     pub cpu_milli: u64,
     /// Memory.
@@ -142,6 +151,7 @@ impl Demand {
                 gpu_count: needs.gpu_count,
                 shares: needs.shares,
                 mig: needs.mig,
+                ask: kubelet::ask(pod),
                 cpu_milli,
                 memory: MiB(memory_bytes.div_ceil(1 << 20)),
                 link: wishes.link.or(class.link),
@@ -166,6 +176,10 @@ pub struct Totals {
     pub memory: MiB,
     /// Extended resources by name.
     pub extended: BTreeMap<String, u64>,
+    /// What it asks of the kubelet's managers, container by container.
+    pub ask: PodAsk,
+    /// When its kubelet took it, as the API writes times; empty before.
+    pub admitted_at: String,
 }
 
 impl Totals {
@@ -181,6 +195,8 @@ impl Totals {
             cpu_milli: effective(pod, |r| quantity_of(r, "cpu", quantity::parse_milli)).unwrap_or(0),
             memory: MiB(amount("memory").div_ceil(1 << 20)),
             extended: names.into_iter().map(|n| (n.clone(), amount(n))).collect(),
+            ask: kubelet::ask(pod),
+            admitted_at: pod.admitted_at.clone(),
         }
     }
 }

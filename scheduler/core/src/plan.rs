@@ -2,6 +2,7 @@
 
 mod deal;
 mod detail;
+mod kubelet;
 mod shares;
 
 use std::sync::Arc;
@@ -125,7 +126,7 @@ pub fn decide(view: &NodeView, shape: &Shape, policy: &Policy, chooser: &mut dyn
     let is_trusted = view.knowledge == Knowledge::Current || policy.on_stale() == OnStale::Ignore;
     let usable = candidates(view, hardware, shape, policy)?;
     let chosen = if shape.shares.is_empty() {
-        let whole = set_of(view, hardware, usable, Rule::of(shape), chooser)?;
+        let whole = kubelet::set_of(view, hardware, usable, shape, policy, chooser)?;
         Chosen { whole, shares: Vec::new() }
     } else {
         shares::choose(view, hardware, usable, shape, policy, chooser)?

@@ -52,11 +52,15 @@ pub enum Reason {
     ZoneUnmet,
     /// The free GPUs do not form a set inside one zone.
     ZoneBusy,
+    /// The kubelet would refuse the pod on the idle machine too: its CPUs, memory and devices do not go together in zones.
+    KubeletUnmet,
+    /// The kubelet would refuse the pod now, or give it other zones than the plan needs.
+    KubeletBusy,
 }
 
 impl Reason {
     /// Every reason, in the order of the documented table.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::BadWish,
         Self::UnknownNode,
         Self::NoTopology,
@@ -79,6 +83,8 @@ impl Reason {
         Self::RailBusy,
         Self::ZoneUnmet,
         Self::ZoneBusy,
+        Self::KubeletUnmet,
+        Self::KubeletBusy,
     ];
 
     /// The word of metrics and JSON.
@@ -107,6 +113,8 @@ impl Reason {
             Self::RailBusy => "rail-busy",
             Self::ZoneUnmet => "zone-unmet",
             Self::ZoneBusy => "zone-busy",
+            Self::KubeletUnmet => "kubelet-unmet",
+            Self::KubeletBusy => "kubelet-busy",
         }
     }
 
@@ -136,6 +144,8 @@ impl Reason {
             Self::RailBusy => "berth: free GPUs do not form a set with the required rails",
             Self::ZoneUnmet => "berth: no zone of the node has as many GPUs",
             Self::ZoneBusy => "berth: free GPUs do not form a set inside one zone",
+            Self::KubeletUnmet => "berth: kubelet would refuse the pod on any such machine",
+            Self::KubeletBusy => "berth: kubelet would refuse the pod for its zones now",
         }
     }
 
@@ -161,7 +171,8 @@ impl Reason {
             | Self::SharesBusy
             | Self::LinkBusy
             | Self::RailBusy
-            | Self::ZoneBusy => true,
+            | Self::ZoneBusy
+            | Self::KubeletBusy => true,
             Self::BadWish
             | Self::NoGpu
             | Self::NotOffered
@@ -172,7 +183,8 @@ impl Reason {
             | Self::ShareTooLarge
             | Self::LinkUnmet
             | Self::RailUnmet
-            | Self::ZoneUnmet => false,
+            | Self::ZoneUnmet
+            | Self::KubeletUnmet => false,
         }
     }
 
@@ -206,6 +218,8 @@ impl Reason {
             Self::RailBusy => "wait, or make berth.dev/rail preferred",
             Self::ZoneUnmet => "make berth.dev/zone preferred",
             Self::ZoneBusy => "wait, or make berth.dev/zone preferred",
+            Self::KubeletUnmet => "ask for CPUs, memory and GPUs that fit the zones its Topology Manager policy takes",
+            Self::KubeletBusy => "wait, or ask for fewer CPUs, less memory or fewer GPUs in one zone",
         }
     }
 }

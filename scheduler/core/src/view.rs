@@ -7,6 +7,7 @@ use berth_model::{Gpu, GpuIndex, GpuSet, MiB, NodeName, NodeTopology};
 
 use crate::device::{MigSlot, Portion};
 use crate::fabric::Fabric;
+use crate::zone::Site;
 
 /// How far the report of a node can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +83,8 @@ pub struct NodeView {
     pub allocatable: Compute,
     /// What live pods and holds take of it.
     pub requested: Compute,
+    /// What is left to the kubelet's managers, where these may refuse a pod; `None` where they have no say or are not known.
+    pub site: Option<Arc<Site>>,
 }
 
 impl NodeView {

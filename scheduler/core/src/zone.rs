@@ -8,6 +8,7 @@ mod ask;
 mod hint;
 mod mask;
 mod offer;
+mod reported;
 mod site;
 mod take;
 

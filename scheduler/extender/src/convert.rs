@@ -29,6 +29,10 @@ pub fn pod_request(pod: &Pod) -> PodRequest {
         init_containers: containers(&pod.spec.init_containers),
         overhead: amounts(&pod.spec.overhead),
         has_soft_wishes: has_soft_wishes(pod),
+        is_guaranteed: pod.status.qos_class == "Guaranteed"
+            && pod.spec.resources.requests.is_empty()
+            && pod.spec.resources.limits.is_empty(),
+        admitted_at: pod.status.start_time.clone(),
     }
 }
 

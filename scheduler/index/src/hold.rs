@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use berth_core::device::HeldDevice;
 use berth_core::view::Compute;
+use berth_core::zone::PodAsk;
 use berth_model::NodeName;
 
 use crate::event::PodUid;
@@ -16,6 +17,8 @@ pub(crate) struct Hold {
     /// GPUs that the pod takes beyond the named devices.
     pub(crate) unnamed_gpu_count: u32,
     pub(crate) compute: Compute,
+    /// What the pod asks of the kubelet's managers.
+    pub(crate) ask: PodAsk,
     pub(crate) until_ms: u64,
 }
 

@@ -1,6 +1,7 @@
 //! Who holds what on one node: the fold of its bound live pods and its holds over its last good report.
 
 mod claims;
+mod site;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::hold::Hold;
 
 use claims::Claims;
 pub use claims::HeldShare;
+use site::Admission;
 
 /// One pod's part of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,21 +82,29 @@ impl NodeEntry {
             offered: Arc::clone(&self.offered),
             allocatable: self.facts.as_ref().map_or_else(Compute::default, |f| f.allocatable),
             requested: Compute::default(),
+            site: None,
         };
         let mut holders = Vec::new();
+        let mut admissions = Vec::new();
         for pod in self.pods.values() {
             add_compute(&mut view.requested, pod.totals.cpu_milli, pod.totals.memory);
             let wanted = gpus_wanted(pod, names);
+            let admission =
+                |set| Admission { uid: &pod.uid, ask: &pod.totals.ask, admitted_at: &pod.totals.admitted_at, set };
             if wanted == 0 && pod.note == PlanNote::Absent {
+                admissions.push(admission(GpuSet::EMPTY));
                 continue;
             }
-            holders.push(count_pod(&mut view, pod, wanted, names));
+            let holder = count_pod(&mut view, pod, wanted, names);
+            admissions.push(admission(holder.set));
+            holders.push(holder);
         }
         for (uid, hold) in holds.filter(|(uid, _)| !self.pods.contains_key(*uid)) {
             add_compute(&mut view.requested, hold.compute.cpu_milli, hold.compute.memory);
             let claims = Claims::of(&view, &hold.devices);
             let unknown = claims.unknown;
             let (set, _) = take(&mut view, &claims);
+            admissions.push(Admission { uid, ask: &hold.ask, admitted_at: "", set });
             let unplanned_gpu_count = unknown.saturating_add(hold.unnamed_gpu_count);
             view.unplanned_gpu_count = view.unplanned_gpu_count.saturating_add(unplanned_gpu_count);
             holders.push(Holder {
@@ -109,6 +119,7 @@ impl NodeEntry {
                 problem: "binding".to_owned(),
             });
         }
+        view.site = site::site(&view, names, admissions);
         (view, holders)
     }
 }

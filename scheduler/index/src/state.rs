@@ -321,6 +321,7 @@ fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {
         node: plan.node.clone(),
         devices,
         unnamed_gpu_count: demand.shape.device_count().saturating_sub(named),
+        ask: demand.shape.ask.clone(),
         compute: Compute { cpu_milli: demand.shape.cpu_milli, memory: demand.shape.memory },
         until_ms,
     }

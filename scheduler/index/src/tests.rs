@@ -2,6 +2,7 @@
 
 mod positions;
 mod properties;
+mod site;
 mod truth;
 
 use std::collections::BTreeMap;
@@ -75,7 +76,12 @@ fn pod(uid: &str, node: &str, gpus: u64, devices: Option<&[u8]>) -> PodFacts {
         name: uid.to_owned(),
         node: Some(name(node)),
         is_ended: false,
-        totals: Totals { cpu_milli: 1000, memory: MiB(1024), extended: [("nvidia.com/gpu".to_owned(), gpus)].into() },
+        totals: Totals {
+            cpu_milli: 1000,
+            memory: MiB(1024),
+            extended: [("nvidia.com/gpu".to_owned(), gpus)].into(),
+            ..Totals::default()
+        },
         note: devices
             .map_or(PlanNote::Absent, |d| PlanNote::Devices(d.iter().map(uuid).map(HeldDevice::whole).collect())),
         truth: BTreeMap::new(),

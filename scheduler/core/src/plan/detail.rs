@@ -7,6 +7,7 @@ use crate::device::Portion;
 use crate::policy::Policy;
 use crate::unfit::Reason;
 use crate::view::NodeView;
+use crate::zone::{FirstOnes, Site, admit};
 
 /// The numbers behind a reason, for explain and logs.
 #[must_use]
@@ -47,7 +48,28 @@ pub fn detail(reason: Reason, view: &NodeView, shape: &Shape, policy: &Policy) -
         }
         Reason::ZoneUnmet => format!("{asked} asked in one zone"),
         Reason::ZoneBusy => format!("{asked} asked in one zone; free are {free}"),
+        Reason::KubeletUnmet | Reason::KubeletBusy => kubelet(view, shape),
     }
+}
+
+/// What the kubelet would say, and the zones as it sees them.
+fn kubelet(view: &NodeView, shape: &Shape) -> String {
+    let Some(site) = &view.site else { return String::new() };
+    let zones: Vec<String> = site
+        .zones
+        .iter()
+        .map(|zone| {
+            let gib = zone.memory.get("memory").map_or(0, |m| m.free_bytes >> 30);
+            let gpus = site.devices.values().next().into_iter().flatten();
+            let gpus = gpus.filter(|d| d.is_free && d.zones.contains(zone.id)).count();
+            format!("zone {}: {} CPUs, {gib} GiB, {gpus} GPUs free", zone.id.0, zone.free_cpu_count)
+        })
+        .collect();
+    let said = match admit(&mut Site::clone(site), &shape.ask, &mut FirstOnes) {
+        Ok(_) => "the wished GPUs are not where it will look".to_owned(),
+        Err((container, refusal)) => format!("{} at container {container}", refusal.api_reason()),
+    };
+    format!("{}, scope {}: {said}; {}", site.rules.policy.word(), site.rules.scope.word(), zones.join("; "))
 }
 
 fn wished_link(shape: &Shape) -> String {

@@ -1,5 +1,6 @@
 //! Claims about the one decision path.
 
+mod kubelet;
 mod shares;
 
 use super::*;

@@ -148,6 +148,10 @@ go_struct! {
         pub nominated_node_name: String = "nominatedNodeName",
         /// Phase; `Succeeded` and `Failed` hold nothing any more.
         pub phase: String = "phase",
+        /// QoS class, which the API server sets when the pod is made.
+        pub qos_class: String = "qosClass",
+        /// When the kubelet took the pod.
+        pub start_time: String = "startTime",
         /// What the kubelet says of the containers.
         pub container_statuses: Vec<ContainerStatus> = "containerStatuses",
         /// What the kubelet says of the init containers; sidecars are among them.

@@ -70,6 +70,8 @@ pub(super) fn pod_facts(pod: &Pod) -> Option<PodFacts> {
         containers: containers(&spec.containers),
         init_containers: containers(spec.init_containers.as_deref().unwrap_or_default()),
         overhead: texts(spec.overhead.as_ref()),
+        is_guaranteed: is_guaranteed(pod),
+        admitted_at: admitted_at(pod),
         ..PodRequest::default()
     };
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
@@ -83,6 +85,18 @@ pub(super) fn pod_facts(pod: &Pod) -> Option<PodFacts> {
         truth: truth(pod),
         node: Some(node),
     })
+}
+
+/// Whether its containers can have CPUs and memory of their own.
+fn is_guaranteed(pod: &Pod) -> bool {
+    let class = pod.status.as_ref().and_then(|s| s.qos_class.as_deref());
+    class == Some("Guaranteed") && pod.spec.as_ref().is_some_and(|s| s.resources.is_none())
+}
+
+/// When the kubelet took it; empty before.
+fn admitted_at(pod: &Pod) -> String {
+    let started = pod.status.as_ref().and_then(|s| s.start_time.as_ref());
+    started.map_or_else(String::new, |t| t.0.to_string())
 }
 
 /// The devices that the kubelet says it gave the pod, by resource, each once.

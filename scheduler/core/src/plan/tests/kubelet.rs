@@ -1,0 +1,114 @@
+//! Claims about nodes whose kubelet may refuse a pod for its zones.
+
+use std::collections::BTreeMap;
+
+use berth_model::kubelet::{CpuManagerPolicy, TopologyManagerPolicy, TopologyManagerScope};
+use berth_model::{CpuSet, Kubelet, MiB, NodeTopology, ZoneId};
+
+use super::*;
+use crate::view::Compute;
+use crate::zone::{FirstOnes, Site, admit};
+
+/// Two zones of 4 GPUs and 48 CPUs each, under the given policy.
+fn machine(policy: TopologyManagerPolicy) -> NodeView {
+    let mut parts = topology(Box8::Switched).into_parts();
+    for (zone, cpus) in parts.zones.iter_mut().zip(["0-47", "48-95"]) {
+        zone.cpus = CpuSet::parse(cpus).unwrap();
+        zone.memory = Some(MiB(512 << 10));
+    }
+    parts.host.kubelet = Some(Kubelet {
+        topology_manager: policy,
+        topology_manager_scope: TopologyManagerScope::Pod,
+        cpu_manager: CpuManagerPolicy::Static,
+        ..Kubelet::default()
+    });
+    held(NodeTopology::try_new(parts).unwrap(), 0)
+}
+
+fn held(topology: NodeTopology, taken: u32) -> NodeView {
+    let mut view = view_of(topology);
+    view.held = bits(taken);
+    let hardware = view.hardware.as_ref().unwrap();
+    let mut site = Site::of_idle(&hardware.topology, view.allocatable, ["nvidia.com/gpu"].into_iter());
+    for (at, device) in site.iter_mut().flat_map(|s| s.devices.values_mut()).flatten().enumerate() {
+        device.is_free &= taken & (1 << at) == 0;
+    }
+    view.site = site.map(Arc::new);
+    view
+}
+
+fn with_taken(view: &NodeView, taken: u32) -> NodeView {
+    held(NodeTopology::clone(&view.hardware.as_ref().unwrap().topology), taken)
+}
+
+fn guaranteed(gpus: u32, cpus: u32) -> Demand {
+    let requests = [("nvidia.com/gpu", gpus.to_string()), ("cpu", cpus.to_string()), ("memory", "32Gi".to_owned())];
+    let requests: BTreeMap<String, String> = requests.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+    let container = ContainerRequest { name: "main".to_owned(), requests, is_sidecar: false };
+    let pod = PodRequest { containers: vec![container], is_guaranteed: true, ..PodRequest::default() };
+    Demand::parse(&pod, &Policy::default()).unwrap()
+}
+
+#[test]
+fn a_pod_that_the_kubelet_would_refuse_is_not_sent_there() {
+    let single = machine(TopologyManagerPolicy::SingleNumaNode);
+    let restricted = machine(TopologyManagerPolicy::Restricted);
+    let free = machine(TopologyManagerPolicy::None);
+    for (view, taken, gpus, cpus, expected) in [
+        (&single, 0, 4, 48, Ok(4)),
+        // Two zones' worth of GPUs or CPUs never goes into one.
+        (&single, 0, 8, 8, Err(Reason::KubeletUnmet)),
+        (&single, 0, 1, 49, Err(Reason::KubeletUnmet)),
+        (&restricted, 0, 8, 96, Ok(8)),
+        // Four would fit one zone of the idle machine, so two and two are refused.
+        (&restricted, 0b0011_0011, 4, 4, Err(Reason::KubeletBusy)),
+        (&restricted, 0b0000_0011, 4, 4, Ok(4)),
+        (&free, 0b0011_0011, 4, 4, Ok(4)),
+    ] {
+        let view = with_taken(view, taken);
+        let said = planned(&view, &guaranteed(gpus, cpus)).map(GpuSet::gpu_count);
+        assert_eq!(
+            said,
+            expected,
+            "{gpus} GPUs, {cpus} CPUs, taken {taken:b}, {:?}",
+            view.site.map(|s| s.rules.policy)
+        );
+    }
+}
+
+#[test]
+fn a_set_lies_in_the_zone_that_the_kubelet_will_hint() {
+    let mut view = machine(TopologyManagerPolicy::BestEffort);
+    let mut site = Site::clone(view.site.as_ref().unwrap());
+    // No CPUs of its own are left in zone 0, where the set would lie otherwise.
+    site.zones[0].free_cpu_count = 1;
+    view.site = Some(Arc::new(site));
+    assert_eq!(planned(&view, &demand(2, &[])), Ok(bits(0b11)), "who is not Guaranteed is hinted by its GPUs alone");
+    assert_eq!(planned(&view, &guaranteed(2, 8)), Ok(bits(0b11_0000)));
+}
+
+#[test]
+fn the_detail_says_what_each_zone_has() {
+    let view = with_taken(&machine(TopologyManagerPolicy::Restricted), 0b0011_0011);
+    let unfit = plan(&view, &guaranteed(4, 4), &Policy::default()).unwrap_err();
+    assert_eq!(
+        unfit.detail,
+        "restricted, scope pod: TopologyAffinityError at container 0; zone 0: 48 CPUs, 512 GiB, 2 GPUs free; \
+         zone 1: 48 CPUs, 512 GiB, 2 GPUs free"
+    );
+}
+
+#[test]
+fn what_a_node_keeps_for_itself_is_nobodys() {
+    let view = machine(TopologyManagerPolicy::SingleNumaNode);
+    let topology = &view.hardware.as_ref().unwrap().topology;
+    let less = Compute { cpu_milli: 93_500, ..view.allocatable };
+    let site = Site::of_idle(topology, less, ["nvidia.com/gpu"].into_iter()).unwrap();
+    let free: Vec<u32> = site.zones.iter().map(|z| z.free_cpu_count).collect();
+    assert_eq!(free, [45, 48], "the lowest CPUs are the system's");
+    let mut site = site;
+    assert!(
+        admit(&mut site, &guaranteed(4, 48).shape.ask, &mut FirstOnes)
+            .is_ok_and(|a| { a[0].hint.zones.is_some_and(|z| z.contains(ZoneId(1)) && z.zone_count() == 1) })
+    );
+}

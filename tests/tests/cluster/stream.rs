@@ -10,6 +10,7 @@ use berth_tests::controlplane::{Process, ProcessSpec};
 use berth_tests::made_node::{MadeNode, admin_url, machine_file};
 use berth_tests::streaming::{Replica, Streaming, WITHIN, fields};
 use kube::Api;
+use kube::api::ListParams;
 
 const NODE: &str = "h100";
 const MACHINE: &str = "dgx-h100";
@@ -106,6 +107,13 @@ async fn a_killed_scheduler_has_every_report_again_within_seconds_and_nothing_is
     };
     for name in names {
         replica.until_fits(name, 8, true).await?;
+    }
+    // The stream brings a report before its object is written.
+    let deadline = tokio::time::Instant::now() + WITHIN;
+    while objects.list(&ListParams::default()).await?.items.iter().filter(|o| o.status.is_some()).count() < names.len()
+    {
+        ensure!(tokio::time::Instant::now() < deadline, "not every agent has written its object after {WITHIN:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let before = versions().await?;
     replica.process.restart()?;

@@ -130,6 +130,21 @@ fn a_source_that_is_none_is_refused_with_its_name_and_what_would_be_right() {
 }
 
 #[test]
+fn bytes_that_are_no_text_are_refused_with_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("capture.txt");
+    for (bytes, place) in
+        [(&b"\tGPU0\tGPU1\nGPU0\t X \t\xff"[..], "line 2, column 10: "), (&b"\xff\xfe\t"[..], "line 1, column 1: ")]
+    {
+        std::fs::write(&file, bytes).unwrap();
+        for command in ["import", "lint"] {
+            let text = refused(&["topo", command, file.to_str().unwrap()]);
+            assert!(text.contains(place), "{text}");
+        }
+    }
+}
+
+#[test]
 fn wrong_usage_is_status_2() {
     for arguments in [
         &["topo", "diff", "a"][..],

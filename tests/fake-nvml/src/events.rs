@@ -14,7 +14,7 @@ use nvml_wrapper_sys::bindings::{
 
 use crate::changes::Changes;
 use crate::state::{Session, State};
-use crate::{Refusal, answered, calls, guarded, out};
+use crate::{HANGS_POLL, Refusal, answered, calls, guarded, out};
 
 /// What every GPU of the fake can tell.
 const SUPPORTED: c_ulonglong = (nvmlEventTypeSingleBitEccError
@@ -127,14 +127,15 @@ pub unsafe extern "C" fn nvmlEventSetWait_v2(
             // SAFETY: the caller's promise.
             unsafe { out::value(data, told) }
         });
-        if found || code != 0 {
+        let hangs = Refusal::code(code) == Refusal::HANGS;
+        if found || code != 0 && !hangs {
             return code;
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if left.is_zero() && !hangs {
             return nvmlReturn_enum_NVML_ERROR_TIMEOUT;
         }
-        changes.wait(left);
+        changes.wait(if hangs { HANGS_POLL } else { left });
         // The other watch may hear of the same change a moment later.
         State::lock().refresh();
     }

@@ -143,23 +143,30 @@ fn guarded(body: impl FnOnce(&mut State) -> Result<(), Refusal>) -> nvmlReturn_t
 /// How often a call that hangs looks whether it still should.
 const HANGS_POLL: Duration = Duration::from_millis(10);
 
-/// Runs the body of a call that needs an initialised library and may be declared absent. It does not return while its GPU hangs, and
-/// holds up no other call meanwhile.
-fn answered(symbol: &str, body: impl Fn(&Session) -> Result<(), Refusal>) -> nvmlReturn_t {
-    calls::count(symbol);
+/// Makes a call again as long as it hangs: it does not return before, and holds up no other call meanwhile.
+fn until_answered(call: impl Fn() -> nvmlReturn_t) -> nvmlReturn_t {
     loop {
-        let code = guarded(|state| {
-            let session = state.session().ok_or(Refusal::UNINITIALIZED)?;
-            if session.lacks(symbol) {
-                return Err(Refusal::FUNCTION_NOT_FOUND);
-            }
-            body(session)
-        });
+        let code = call();
         if Refusal(code) != Refusal::HANGS {
             return code;
         }
         std::thread::sleep(HANGS_POLL);
     }
+}
+
+/// Runs the body of a call that needs an initialised library and may be declared absent. It does not return while its GPU or driver
+/// hangs.
+fn answered(symbol: &str, body: impl Fn(&Session) -> Result<(), Refusal>) -> nvmlReturn_t {
+    calls::count(symbol);
+    until_answered(|| {
+        guarded(|state| {
+            let session = state.session().ok_or(Refusal::UNINITIALIZED)?;
+            if session.lacks(symbol) {
+                return Err(Refusal::FUNCTION_NOT_FOUND);
+            }
+            body(session)
+        })
+    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use berth_machine::faults::FaultEvent;
 use berth_machine::machine::MachineGpu;
 use berth_machine::{Faults, Machine, Salt, nvml};
-use berth_probe::facts::{DRIVER_NOT_LOADED, LIBRARY_INCOMPLETE, NvmlDevice, NvmlFacts, NvmlNode};
+use berth_probe::facts::{DRIVER_HUNG, DRIVER_NOT_LOADED, LIBRARY_INCOMPLETE, NvmlDevice, NvmlFacts, NvmlNode};
 use nvml_wrapper_sys::bindings::{
     nvmlDevice_t, nvmlReturn_enum_NVML_ERROR_DRIVER_NOT_LOADED, nvmlReturn_enum_NVML_ERROR_LIB_RM_VERSION_MISMATCH,
     nvmlReturn_enum_NVML_ERROR_LIBRARY_NOT_FOUND,
@@ -171,6 +171,7 @@ impl Session {
             NvmlFacts::NoDriver(why) if why == LIBRARY_INCOMPLETE => {
                 Err(Refusal::code(nvmlReturn_enum_NVML_ERROR_LIBRARY_NOT_FOUND))
             }
+            NvmlFacts::NoDriver(why) if why == DRIVER_HUNG => Err(Refusal::HANGS),
             NvmlFacts::NoDriver(_) => Err(Refusal::code(nvmlReturn_enum_NVML_ERROR_LIB_RM_VERSION_MISMATCH)),
         }
     }

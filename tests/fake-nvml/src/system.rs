@@ -4,20 +4,20 @@ use std::ffi::{c_char, c_int, c_uint};
 
 use nvml_wrapper_sys::bindings::nvmlReturn_t;
 
-use crate::{Refusal, answered, calls, guarded, out};
+use crate::{Refusal, answered, calls, guarded, out, until_answered};
 
 /// Starts the library.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlInit_v2() -> nvmlReturn_t {
     calls::count("nvmlInit_v2");
-    guarded(crate::state::State::init)
+    until_answered(|| guarded(crate::state::State::init))
 }
 
 /// Starts the library; the flags change nothing here.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlInitWithFlags(_flags: c_uint) -> nvmlReturn_t {
     calls::count("nvmlInitWithFlags");
-    guarded(crate::state::State::init)
+    until_answered(|| guarded(crate::state::State::init))
 }
 
 /// Ends one initialisation.

@@ -1,5 +1,7 @@
 //! Breaks and heals the hardware under the unmodified agent: each fault is told in the report, costs nothing else, and its end is told too.
 
+mod silent;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,9 +23,13 @@ const GPU_TIMEOUT: &str = "2s";
 const MACHINE: &str = "dgx-h100";
 
 /// A node of a name of its own: all tests here share one control plane.
-fn made_node() -> Result<MadeNode> {
+fn node_name() -> String {
     static MADE: AtomicU32 = AtomicU32::new(0);
-    MadeNode::new(MACHINE, &format!("gpu-{}", MADE.fetch_add(1, Ordering::Relaxed)))
+    format!("gpu-{}", MADE.fetch_add(1, Ordering::Relaxed))
+}
+
+fn made_node() -> Result<MadeNode> {
+    MadeNode::new(MACHINE, &node_name())
 }
 
 /// A running agent on a made-up node of a real control plane.
@@ -44,7 +50,8 @@ impl Stage {
     async fn over(installed: &'static Installed, node: MadeNode, poll_interval: &str, more: &[&str]) -> Result<Self> {
         installed.plane.create_node(&node.node_spec()?).await?;
         let kubeconfig = installed.plane.agent_identity(node.name()).await?;
-        let spec = node.agent_polling(&kubeconfig, poll_interval)?.args(["--gpu-timeout", GPU_TIMEOUT]).args(more);
+        let patience: &[&str] = if more.contains(&"--gpu-timeout") { &[] } else { &["--gpu-timeout", GPU_TIMEOUT] };
+        let spec = node.agent_polling(&kubeconfig, poll_interval)?.args(patience).args(more);
         let agent = installed.plane.spawn(spec)?;
         let whole = node.topology(None)?.into_parts();
         let mut stage = Self { installed, node, agent, whole };
@@ -242,7 +249,7 @@ fn mig_that_is_reconfigured_under_us_is_told_by_its_event() -> Result<()> {
     on_agent_only(async |site| {
         let mut stage = Stage::new(site, NEVER, &[]).await?;
         let before = stage.whole.gpus[5].mig_enabled.context("the machine file says nothing of MIG")?;
-        stage.node.set_faults("migFlipped: [5]\nevents: [{id: 1, gpu: 5, migConfig: true}]")?;
+        stage.node.set_faults("changed: [{gpu: 5, facts: {mig: true}}]\nevents: [{id: 1, gpu: 5, migConfig: true}]")?;
         let mut said = stage.when(|said| said.gpus[5].mig_enabled == Some(!before)).await?;
         said.gpus[5].mig_enabled = Some(before);
         assert_eq!(facts(said), facts(stage.whole.clone()), "something else changed with it");

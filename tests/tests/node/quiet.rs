@@ -111,7 +111,7 @@ fn while_nothing_changes_no_link_is_asked_for_and_next_to_nothing_else() -> Resu
 fn what_takes_a_gpu_or_nic_from_pods_is_seen_by_the_next_look() -> Result<()> {
     let mut stage = Stage::calm()?;
     let port = format!("portsDown: [{}]", stage.last.parts().nics[4].name);
-    for fault in ["lost: [3]", "unreadable: [2]", "unlisted: [1]", "migFlipped: [5]", &port] {
+    for fault in ["lost: [3]", "unreadable: [2]", "unlisted: [1]", "changed: [{gpu: 5, facts: {mig: true}}]", &port] {
         stage.node.set_faults(fault)?;
         assert_eq!(stage.readings_until_seen()?, 1, "{fault}");
         stage.node.set_faults("")?;

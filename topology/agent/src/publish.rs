@@ -205,8 +205,9 @@ impl Publisher {
 
     fn remember(&mut self, object: Option<NodeTopology>) {
         self.object = object.map(|mut object| {
-            object.metadata =
-                ObjectMeta { resource_version: object.metadata.resource_version, ..ObjectMeta::default() };
+            let ObjectMeta { name, resource_version, .. } = object.metadata;
+            // Without its name the report could not be read back.
+            object.metadata = ObjectMeta { name, resource_version, ..ObjectMeta::default() };
             object
         });
         self.statement.published(self.object.as_ref().and_then(|object| object.status.clone()));

@@ -7,6 +7,8 @@ mod detail;
 mod host;
 mod tree;
 
+pub(crate) use detail::with_facts;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use berth_model::{BootId, Link, MiB, NodeName, ZoneId};

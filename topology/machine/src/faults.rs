@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use berth_model::{Link, NicName};
 
-use crate::check::refuse;
-use crate::machine::{Machine, MachineError};
-use crate::spec::{self, DriverFaultSpec, EventSpec, FaultsSpec};
+use crate::check::{self, refuse};
+use crate::machine::{Machine, MachineError, MachineGpu};
+use crate::spec::{self, ChangedSpec, DriverFaultSpec, EventSpec, FaultsSpec};
 
 /// What is broken. The default is nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,8 +15,8 @@ pub struct Faults {
     pub gpus: BTreeMap<u8, GpuFault>,
     /// GPUs that NVML no longer lists; later indexes move up.
     pub unlisted: BTreeSet<u8>,
-    /// GPUs whose MIG mode is another than the machine file says, where it says one.
-    pub mig_flipped: BTreeSet<u8>,
+    /// GPUs of which the driver says something else than the machine file, by index: as they are now.
+    pub changed: BTreeMap<u8, MachineGpu>,
     /// What the driver tells unasked, each once in the life of a process.
     pub events: Vec<FaultEvent>,
     /// NVLinks that are down, as GPU index and link number. Their other ends are down too.
@@ -71,6 +71,8 @@ pub enum DriverFault {
     LibraryNotFound,
     /// Library and kernel module are of different versions.
     VersionMismatch,
+    /// No call returns, not even the one that counts the GPUs.
+    Hangs,
 }
 
 impl Faults {
@@ -99,8 +101,10 @@ impl Faults {
         }
         check_indexes("unlisted", &spec.unlisted, machine)?;
         faults.unlisted.extend(spec.unlisted);
-        check_indexes("migFlipped", &spec.mig_flipped, machine)?;
-        faults.mig_flipped.extend(spec.mig_flipped);
+        for (i, changed) in spec.changed.iter().enumerate() {
+            let gpu = change(&format!("changed[{i}]"), changed, machine)?;
+            faults.changed.insert(changed.gpu, gpu);
+        }
         for (i, event) in spec.events.into_iter().enumerate() {
             faults.events.push(FaultEvent::check(i, &event, machine)?);
         }
@@ -142,6 +146,26 @@ impl FaultEvent {
     }
 }
 
+/// A GPU with other facts. What it is and where it sits does not change under a running driver.
+fn change(field: &str, changed: &ChangedSpec, machine: &Machine) -> Result<MachineGpu, MachineError> {
+    check_indexes(&format!("{field}.gpu"), &[changed.gpu], machine)?;
+    let Some(gpu) = machine.gpus.get(usize::from(changed.gpu)) else { return refuse(field, "no such GPU") };
+    let facts = &changed.facts;
+    let fixed = [
+        ("uuid", facts.uuid.is_some()),
+        ("product", facts.product.is_some()),
+        ("memoryMib", facts.memory_mib.is_some()),
+        ("zone", facts.zone.is_some()),
+        ("memoryAffinity", facts.memory_affinity.is_some()),
+        ("memoryZone", facts.memory_zone.is_some()),
+        ("slot", facts.slot.is_some()),
+    ];
+    if let Some((name, _)) = fixed.into_iter().find(|(_, is_said)| *is_said) {
+        return refuse(format!("{field}.facts.{name}"), "what a GPU is and where it sits does not change");
+    }
+    check::with_facts(&format!("{field}.facts"), changed.gpu, gpu, &facts.over(&gpu.spec))
+}
+
 fn check_indexes(field: &str, indexes: &[u8], machine: &Machine) -> Result<(), MachineError> {
     match indexes.iter().find(|i| usize::from(**i) >= machine.gpus.len()) {
         Some(stranger) => refuse(field, format!("{} has no GPU {stranger}", machine.name)),
@@ -155,6 +179,7 @@ impl From<DriverFaultSpec> for DriverFault {
             DriverFaultSpec::NotLoaded => Self::NotLoaded,
             DriverFaultSpec::LibraryNotFound => Self::LibraryNotFound,
             DriverFaultSpec::VersionMismatch => Self::VersionMismatch,
+            DriverFaultSpec::Hangs => Self::Hangs,
         }
     }
 }

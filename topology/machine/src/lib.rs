@@ -76,12 +76,12 @@
 //! unreadable: [3]               # a handle, and "unknown error" to every question
 //! hangs: [6]                    # no call about it returns until it is taken off this list
 //! unlisted: [1]                 # NVML does not count it; later indexes move up
-//! migFlipped: [7]               # MIG is on where the machine file says off, and the other way round
+//! changed: [{gpu: 7, facts: {mig: true, remapPending: true}}]   # what the driver says of a GPU now instead
 //! events: [{id: 1, gpu: 4, xid: 74}, {id: 2, xid: 79}, {id: 3, gpu: 7, migConfig: true}]   # each told once; no gpu: of none
 //! nvlinksDown: [{gpu: 4, links: [0, 5]}, {gpu: 5}]   # the far ends are down too; no links means all
 //! portsDown: [mlx5_0]
 //! symbolsAbsent: [nvmlDeviceGetNvLinkRemoteDeviceType]
-//! driver: notLoaded             # or libraryNotFound, versionMismatch; nothing for a driver that works
+//! driver: notLoaded             # or libraryNotFound, versionMismatch, hangs; nothing for a driver that works
 //! "#, &machine)?;
 //! # assert_eq!((faults.gpus.len(), faults.unlisted.len(), faults.ports_down.len()), (4, 1, 1));
 //! # Ok::<(), berth_machine::MachineError>(())

@@ -9,6 +9,7 @@ use berth_model::{
 };
 use berth_probe::facts::DeviceDetail;
 
+use crate::spec::GpuSpec;
 use crate::{check, contradiction::Contradiction, spec};
 
 /// A machine, made by [`Machine::parse`] only.
@@ -119,6 +120,8 @@ pub struct MachineGpu {
     pub nvlink_version: Option<u32>,
     /// Errors by NVLink; links that are not named have none.
     pub nvlink_errors: Option<Vec<(u8, u64)>>,
+    /// As written, for the faults that change it.
+    pub(crate) spec: GpuSpec,
 }
 
 /// Where a GPU's UUID comes from.

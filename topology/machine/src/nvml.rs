@@ -63,6 +63,7 @@ fn driver_text(fault: DriverFault) -> &'static str {
         DriverFault::NotLoaded => berth_probe::facts::DRIVER_NOT_LOADED,
         DriverFault::LibraryNotFound => berth_probe::facts::LIBRARY_INCOMPLETE,
         DriverFault::VersionMismatch => berth_probe::facts::VERSION_MISMATCH,
+        DriverFault::Hangs => berth_probe::facts::DRIVER_HUNG,
     }
 }
 
@@ -89,19 +90,17 @@ fn device(machine: &Machine, gpu: &MachineGpu, index: u8, salt: &Salt, faults: &
     fn or_unsupported<T>(known: Option<T>) -> Result<T, NvmlFailure> {
         known.ok_or(NvmlFailure::NotSupported)
     }
-    let is_flipped = faults.mig_flipped.contains(&index);
-    let mut detail = detail(machine, gpu, index, salt);
-    detail.parts.mig_pending = detail.parts.mig_pending.map(|on| on != is_flipped);
+    let gpu = faults.changed.get(&index).unwrap_or(gpu);
     NvmlDevice {
         uuid: or_unsupported(uuid(machine, gpu, index, salt)),
         pci: Ok(gpu.path.device),
         product: or_unsupported(gpu.product.clone()),
         memory_bytes: or_unsupported(gpu.memory.map(|m| m.0.saturating_mul(BYTES_PER_MIB))),
-        mig_enabled: or_unsupported(gpu.mig_enabled.map(|on| on != is_flipped)),
+        mig_enabled: or_unsupported(gpu.mig_enabled),
         memory_affinity: or_unsupported(gpu.memory_affinity.clone()),
         memory_zone: or_unsupported(gpu.memory_zone),
         nvlinks: nvlinks(machine, gpu, index, faults),
-        detail,
+        detail: detail(machine, gpu, index, salt),
     }
 }
 
@@ -110,7 +109,9 @@ fn detail(machine: &Machine, gpu: &MachineGpu, index: u8, salt: &Salt) -> Device
     let mut detail = gpu.detail.clone();
     let own = uuid(machine, gpu, index, salt).unwrap_or_default();
     for instance in detail.parts.mig_instances.iter_mut().flatten() {
-        instance.uuids = vec![format!("MIG-{}", salt.uuid(&["mig", &own, &instance.id.to_string()]))];
+        // By its place: an instance keeps its name when others come and go.
+        let place = format!("{}@{}+{}", instance.profile_id, instance.start, instance.size);
+        instance.uuids = vec![format!("MIG-{}", salt.uuid(&["mig", &own, &place]))];
     }
     detail
 }

@@ -158,7 +158,7 @@ pub(crate) struct FaultsSpec {
     #[serde(default)]
     pub(crate) unlisted: Vec<u8>,
     #[serde(default)]
-    pub(crate) mig_flipped: Vec<u8>,
+    pub(crate) changed: Vec<ChangedSpec>,
     #[serde(default)]
     pub(crate) events: Vec<EventSpec>,
     #[serde(default)]
@@ -181,6 +181,14 @@ pub(crate) struct EventSpec {
     pub(crate) mig_config: bool,
 }
 
+/// What the driver says of a GPU now, where it is not what the machine file says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct ChangedSpec {
+    pub(crate) gpu: u8,
+    pub(crate) facts: GpuSpec,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct LinksDownSpec {
@@ -195,6 +203,7 @@ pub(crate) enum DriverFaultSpec {
     NotLoaded,
     LibraryNotFound,
     VersionMismatch,
+    Hangs,
 }
 
 /// A list or the word `unknown`.

@@ -285,6 +285,9 @@ fn faults_that_the_machine_cannot_have_are_refused() {
         ("symbolsAbsent: [dlopen]", "symbolsAbsent[0]: \"dlopen\" is no name of an NVML call"),
         ("nvlinksDown: [{gpu: 5}]", "nvlinksDown[0].gpu: small has no GPU 5"),
         ("driver: onFire", "onFire"),
+        ("changed: [{gpu: 2, facts: {mig: true}}]", "changed[0].gpu: small has no GPU 2"),
+        ("changed: [{gpu: 0, facts: {uuid: GPU-1}}]", "changed[0].facts.uuid: what a GPU is"),
+        ("changed: [{gpu: 0, facts: {mig: true, migInstances: 3g.40gb@4+4}}]", "changed[0].facts.migInstances"),
         ("last: [1]", "unknown field `last`"),
     ] {
         let error = Faults::parse(&format!("apiVersion: berth.dev/faults/v1\n{text}\n"), &machine).unwrap_err();

@@ -51,11 +51,29 @@ impl Marks {
                 };
                 match uuid {
                     None => {
-                        self.unassigned = Some(format!("{}, of no certain GPU", xid::text(*xid)));
+                        self.unassigned = Some(format!("{}{}", xid::text(*xid), xid::OF_NO_CERTAIN_GPU));
                         self.ask_for_session(now);
                     }
                     Some(uuid) => self.mark(uuid, Mark { xid: *xid, is_broken, since: now, was_silent: false }),
                 }
+            }
+        }
+    }
+
+    /// Takes up the marks that the last report of this boot tells of, at the first reading of a process: what broke a GPU is not mended by
+    /// a new agent. Doubts count from now.
+    pub fn take_up(&mut self, report: &NodeTopology, ignored: &BTreeSet<u64>, now: Instant) {
+        for gpu in &report.parts().gpus {
+            let Some((xid, before)) = xid::in_reason(gpu.health.reason()) else { continue };
+            let is_broken = match xid::verdict(xid, ignored) {
+                XidVerdict::Ignored => continue,
+                XidVerdict::Doubtful => false,
+                XidVerdict::Broken => true,
+            };
+            let was_silent = !before.is_empty() && matches!(gpu.health, Health::Unhealthy(_));
+            // What this process heard itself is newer.
+            if !self.by_uuid.contains_key(gpu.uuid.as_str()) {
+                self.mark(gpu.uuid.as_str(), Mark { xid, is_broken, since: now, was_silent });
             }
         }
     }

@@ -89,6 +89,8 @@ mod session {
         rhythm: Rhythm,
         seen: Option<Seen>,
         kept: Option<Kept>,
+        /// Whether the marks of the report before this process were taken up.
+        has_taken_up: bool,
     }
 
     /// What the last look saw.
@@ -121,6 +123,7 @@ mod session {
                 rhythm: Rhythm::default(),
                 seen: None,
                 kept: None,
+                has_taken_up: false,
             }
         }
 
@@ -212,7 +215,17 @@ mod session {
             let facts = RawFacts { nvml, sysfs: sysfs::read_rest(tree, &boot, &known) };
             let read = assemble(&facts, previous, self.config.node.clone()).map_err(ProbeError::Topology)?;
             self.kept = Some(Kept { boot, sysfs: facts.sysfs, places, read: read.clone() });
+            self.take_up(previous, &read);
             Ok(read)
+        }
+
+        /// At the first reading: what Xids said before this process, where that was in this boot.
+        fn take_up(&mut self, previous: Option<&NodeTopology>, read: &NodeTopology) {
+            let of_this_boot = previous.filter(|report| report.parts().boot_id == read.parts().boot_id);
+            if let Some(report) = of_this_boot.filter(|_| !self.has_taken_up) {
+                self.marks.take_up(report, &self.config.xids_ignored, Instant::now());
+            }
+            self.has_taken_up = true;
         }
     }
 

@@ -57,6 +57,18 @@ pub fn text(xid: u64) -> String {
     }
 }
 
+/// Stands after the words of an Xid that the driver laid at no GPU's door.
+pub const OF_NO_CERTAIN_GPU: &str = ", of no certain GPU";
+
+/// The Xid of one GPU that a reason in a report tells of, and what the reason says before it. `None` where it tells of none.
+#[must_use]
+pub fn in_reason(reason: &str) -> Option<(u64, &str)> {
+    let (before, said) = reason.rsplit_once("; ").unwrap_or(("", reason));
+    let number = said.strip_prefix("Xid ")?;
+    let number: u64 = number.split(':').next()?.parse().ok()?;
+    (said == text(number)).then_some((number, before))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +94,20 @@ mod tests {
         }
         for xid in [63, 92, 94] {
             assert_eq!(verdict(xid, &ignored), XidVerdict::Doubtful, "{xid}");
+        }
+    }
+
+    #[test]
+    fn a_reason_gives_its_xid_back_and_nothing_else_is_one() {
+        for (xid, _, _) in KNOWN.into_iter().chain([(4711, XidVerdict::Broken, "")]) {
+            assert_eq!(in_reason(&text(xid)), Some((xid, "")));
+            let both = format!("NVML: the GPU is lost; {}", text(xid));
+            assert_eq!(in_reason(&both), Some((xid, "NVML: the GPU is lost")));
+            assert_eq!(in_reason(&format!("{}{OF_NO_CERTAIN_GPU}", text(xid))), None, "{xid}");
+        }
+        for other in ["", "Xid", "Xid x", "Xid 79: something else", "drain and reset: Xid 79", "NVML: the GPU is lost"]
+        {
+            assert_eq!(in_reason(other), None, "{other}");
         }
     }
 

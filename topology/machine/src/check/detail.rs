@@ -9,7 +9,7 @@ use berth_probe::facts::gpu::{
 use berth_probe::facts::{Answer, NvmlFailure};
 
 use super::refuse;
-use crate::machine::MachineError;
+use crate::machine::{MachineError, MachineGpu};
 use crate::scalar::Fact;
 use crate::scalar::gpu::Cluster;
 use crate::spec::gpu::GpuSpec;
@@ -49,6 +49,22 @@ pub(super) fn detail(field: &str, index: u8, spec: &GpuSpec) -> Result<DeviceDet
             width_max: width(&pcie_max),
         },
         parts: parts(field, spec)?,
+    })
+}
+
+/// A GPU of which the driver says these facts now. What it is and where it sits stays.
+pub(crate) fn with_facts(
+    field: &str,
+    index: u8,
+    gpu: &MachineGpu,
+    facts: &GpuSpec,
+) -> Result<MachineGpu, MachineError> {
+    Ok(MachineGpu {
+        mig_enabled: said(&facts.mig).ok(),
+        detail: detail(field, index, facts)?,
+        nvlink_version: said(&facts.nvlink_version).ok(),
+        nvlink_errors: said(&facts.nvlink_errors).ok().map(|counts| counts.0),
+        ..gpu.clone()
     })
 }
 

@@ -183,7 +183,8 @@ impl Walk<'_> {
             detail: detail::detail(&facts, index, &own)?,
             slot: own.slot.and_then(Fact::known),
             nvlink_version: own.nvlink_version.and_then(Fact::known),
-            nvlink_errors: own.nvlink_errors.and_then(Fact::known).map(|counts| counts.0),
+            nvlink_errors: own.nvlink_errors.clone().and_then(Fact::known).map(|counts| counts.0),
+            spec: own,
         };
         if self.gpus.insert(index, gpu).is_some() {
             return refuse(format!("{field}.gpu"), format!("GPU {index} stands twice"));

@@ -12,7 +12,7 @@ use crate::scalar::gpu::{Cluster, LinkCounts, MigRows, MigTable};
 macro_rules! gpu_spec {
     ($($(#[$about:meta])* $field:ident: $kind:ty,)+) => {
         /// Facts of a GPU. At the top of the file they hold for all GPUs, at a leaf for one. What is not said is unknown.
-        #[derive(Debug, Clone, Default, Deserialize)]
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
         #[serde(deny_unknown_fields, rename_all = "camelCase")]
         pub(crate) struct GpuSpec {
             $($(#[$about])* pub(crate) $field: Option<Fact<$kind>>,)+

@@ -100,3 +100,65 @@ fn marks_are_bounded() {
     marks.forget();
     assert_eq!(marks, Marks::default());
 }
+
+/// A report of one GPU with this health.
+fn report(health: Health) -> NodeTopology {
+    use berth_model::{
+        BootId, Generation, Gpu, GpuDetail, GpuIndex, GpuUuid, Host, LinkMatrix, NodeName, Parts, PciAddress,
+    };
+    NodeTopology::try_new(Parts {
+        node: NodeName::parse("n").unwrap(),
+        boot_id: BootId::parse("b").unwrap(),
+        generation: Generation(1),
+        driver: Driver::Loaded("1".into()),
+        zones: Vec::new(),
+        gpus: vec![Gpu {
+            index: GpuIndex(0),
+            uuid: GpuUuid::parse(GPU).unwrap(),
+            pci: PciAddress { domain: 0, bus: 1, device: 0, function: 0 },
+            product: "P".to_owned(),
+            memory: None,
+            zone: None,
+            cpus: berth_model::CpuSet::default(),
+            memory_zone: None,
+            nearest_zones: None,
+            mig_enabled: None,
+            health,
+            detail: GpuDetail::default(),
+        }],
+        nics: Vec::new(),
+        links: LinkMatrix::build(1, |_, _| berth_model::Link::default()),
+        host: Host::default(),
+        findings: Vec::new(),
+    })
+    .unwrap()
+}
+
+#[test]
+fn what_the_last_report_says_of_xids_is_what_this_process_would_have_said() {
+    let now = Instant::now();
+    let ignored = BTreeSet::from(APPLICATION_XIDS);
+    let silent = Health::Unhealthy("NVML: the GPU is lost".to_owned());
+    for (xid, reads) in [(79, vec![Health::Healthy]), (94, vec![Health::Healthy]), (48, vec![silent, Health::Healthy])]
+    {
+        let mut first = marks(&[xid], now);
+        let mut second = Marks::default();
+        let said = judged(&mut first, reads[0].clone(), now);
+        second.take_up(&report(said), &ignored, now);
+        assert_eq!(first, second, "{xid}");
+        for read in &reads {
+            assert_eq!(judged(&mut first, read.clone(), now), judged(&mut second, read.clone(), now), "{xid}");
+        }
+    }
+    for health in [
+        Health::Healthy,
+        Health::Unhealthy("NVML: the GPU is lost".to_owned()),
+        Health::Unknown(format!("{}{}", xid::text(79), xid::OF_NO_CERTAIN_GPU)),
+        // The operator changed the list meanwhile.
+        Health::Unhealthy(xid::text(13)),
+    ] {
+        let mut marks = Marks::default();
+        marks.take_up(&report(health.clone()), &ignored, now);
+        assert_eq!(marks, Marks::default(), "{health:?}");
+    }
+}

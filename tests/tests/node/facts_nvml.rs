@@ -15,8 +15,12 @@ fn machine(facts: &str) -> MadeNode {
 
 /// Two GPUs on an NVSwitch of four links.
 fn machine_under(mig: &str, facts: &str) -> MadeNode {
+    MadeNode::of_text(&text(mig, facts), "node-a").unwrap()
+}
+
+fn text(mig: &str, facts: &str) -> String {
     let comma = if facts.is_empty() { "" } else { ", " };
-    let text = format!(
+    format!(
         "apiVersion: berth.dev/machine/v1
 name: two-gpus
 source: made up for tests
@@ -34,8 +38,7 @@ pcie:
   - {{via: [0000:00:01.0], gpu: 0, at: 0000:01:00.0}}
   - {{via: [0000:00:02.0], gpu: 1, at: 0000:02:00.0}}
 "
-    );
-    MadeNode::of_text(&text, "node-a").unwrap()
+    )
 }
 
 fn prober(made: &MadeNode) -> Prober {
@@ -64,7 +67,7 @@ fn gpu_without(facts: &str, symbols: &str) -> Gpu {
 /// A fact: as the machine file says it, the calls that tell it, how it is read from a report, and what it is then.
 type Case = (&'static str, &'static str, fn(&Gpu) -> String, &'static str);
 
-const CASES: [Case; 24] = [
+const CASES: [Case; 30] = [
     ("serial: '1654'", "nvmlDeviceGetSerial", |g| format!("{:?}", g.detail.serial), r#"Some("1654")"#),
     (
         "boardPart: 692-X",
@@ -168,6 +171,32 @@ const CASES: [Case; 24] = [
         |g| format!("{:?}", g.detail.board.fabric.as_ref().and_then(|f| f.degraded)),
         "Some(false)",
     ),
+    (
+        "remapPending: true",
+        "nvmlDeviceGetRemappedRows",
+        |g| format!("{:?}", g.detail.wear.remap.map(|r| r.pending)),
+        "Some(true)",
+    ),
+    (
+        "remapFailed: true",
+        "nvmlDeviceGetRemappedRows",
+        |g| format!("{:?}", g.detail.wear.remap.map(|r| r.failed)),
+        "Some(true)",
+    ),
+    (
+        "fabric: completed, fabricFailed: true",
+        "nvmlDeviceGetGpuFabricInfo, nvmlDeviceGetGpuFabricInfoV",
+        |g| format!("{:?}", g.detail.board.fabric.as_ref().map(|f| f.failed)),
+        "Some(true)",
+    ),
+    (
+        "fabric: completed, fabricCluster: 01020304-0506-0708-090a-0b0c0d0e0f10, fabricClique: 2",
+        "nvmlDeviceGetGpuFabricInfo, nvmlDeviceGetGpuFabricInfoV",
+        |g| format!("{:?}", g.detail.board.fabric.as_ref().and_then(|f| f.clique.as_ref()).map(|c| c.clique)),
+        "Some(2)",
+    ),
+    ("migPending: true", "nvmlDeviceGetMigMode", |g| format!("{:?}", g.detail.mig_pending), "Some(true)"),
+    ("memoryZone: 0", "nvmlDeviceGetNumaNodeId", |g| format!("{:?}", g.memory_zone.map(|z| z.0)), "Some(0)"),
     ("minor: 7", "nvmlDeviceGetMinorNumber", |g| format!("{:?}", g.detail.minor.filter(|m| *m > 0)), "Some(7)"),
 ];
 
@@ -178,6 +207,36 @@ fn a_fact_of_the_machine_is_in_the_report_and_unknown_when_it_is_not_told() {
         assert_eq!(read(&gpu(fact)), expected, "{fact}");
         assert_eq!(read(&silent), "None", "{fact} left out");
         assert_eq!(read(&gpu_without(fact, symbols)), "None", "{fact} without {symbols}");
+    }
+}
+
+#[test]
+fn what_a_gpu_is_changes_with_the_file_and_is_unknown_when_it_is_not_told() {
+    type Read = fn(&Gpu) -> String;
+    let cases: [(&str, &str, &str, Read, &str, &str); 3] = [
+        ("product: ", "NVIDIA Test", "NVIDIA Other", |g| g.product.clone(), "NVIDIA Other", "nvmlDeviceGetName"),
+        (
+            "memoryMib: ",
+            "81559",
+            "40960",
+            |g| format!("{:?}", g.memory),
+            "Some(MiB(40960))",
+            "nvmlDeviceGetMemoryInfo_v2, nvmlDeviceGetMemoryInfo",
+        ),
+        ("mig: ", "false", "true", |g| format!("{:?}", g.mig_enabled), "Some(true)", "nvmlDeviceGetMigMode"),
+    ];
+    for (key, before, after, read, expected, symbols) in cases {
+        let made = |value: &str| {
+            let text = text("false", "").replace(&format!("{key}{before}"), &format!("{key}{value}"));
+            MadeNode::of_text(&text, "node-a").unwrap()
+        };
+        let first = |made: &MadeNode| report(made, None).into_parts().gpus.remove(0);
+        assert_eq!(read(&first(&made(after))), expected, "{key}");
+        let unknown = if key == "product: " { "unknown" } else { "None" };
+        assert_eq!(read(&first(&made("unknown"))), unknown, "{key}unknown");
+        let mut without = made(after);
+        without.set_faults(&format!("symbolsAbsent: [{symbols}]")).unwrap();
+        assert_eq!(read(&first(&without)), unknown, "{key}without {symbols}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! GPU's further facts in [`detail`].
 
 mod detail;
+mod function;
 mod host;
 mod tree;
 
@@ -16,7 +17,7 @@ use berth_model::{BootId, Link, MiB, NodeName, ZoneId};
 use crate::contradiction;
 use crate::machine::{BootIdSource, Machine, MachineDriver, MachineError, MachineZone, NvLinks};
 use crate::scalar::{Fact, Value};
-use crate::spec::{MachineSpec, NvLinkSpec, PairSpec, SwitchedSpec, ZoneSpec};
+use crate::spec::{MachineSpec, NicSpec, NvLinkSpec, PairSpec, SwitchedSpec, ZoneSpec};
 
 /// Most zones of a machine. Grace-class machines show 34.
 const ZONES_MAX: usize = 64;
@@ -42,6 +43,13 @@ pub(crate) fn machine(spec: MachineSpec) -> Result<Machine, MachineError> {
         Fact::Known(text) if text == "absent" => MachineDriver::Absent,
         Fact::Known(version) => MachineDriver::Loaded(Some(version)),
     };
+    let of_one = |f: &NicSpec| f.netdevs.is_some() || f.bond.is_some() || f.virtual_functions.is_some();
+    if spec.nic_facts.as_ref().is_some_and(|facts| of_one(facts) || facts.card.is_some() || facts.vfs_max.is_some()) {
+        return refuse("nicFacts", "network devices, bond, card and virtual functions are only right at a leaf");
+    }
+    if spec.gpu_facts.as_ref().is_some_and(|facts| facts.vgpu_functions.is_some()) {
+        return refuse("gpuFacts.vgpuFunctions", "only right at a leaf: no two GPUs share one");
+    }
     if spec.gpu_facts.as_ref().is_some_and(|facts| facts.uuid.is_some()) {
         return refuse("gpuFacts.uuid", "only right at a leaf: no two GPUs share one");
     }
@@ -70,6 +78,8 @@ pub(crate) fn machine(spec: MachineSpec) -> Result<Machine, MachineError> {
         gpus: devices.gpus,
         nics: devices.nics,
         nvswitches: devices.nvswitches,
+        vfio_gpus: devices.vfio_gpus,
+        iommu_groups: function::groups(spec.iommu_groups, &devices.addresses)?,
         nvlinks,
         contradicted,
     })

@@ -159,6 +159,9 @@ fn change(field: &str, changed: &ChangedSpec, machine: &Machine) -> Result<Machi
         ("memoryAffinity", facts.memory_affinity.is_some()),
         ("memoryZone", facts.memory_zone.is_some()),
         ("slot", facts.slot.is_some()),
+        ("vgpuMdev", facts.vgpu_mdev.is_some()),
+        ("vgpuVfio", facts.vgpu_vfio.is_some()),
+        ("vgpuFunctions", facts.vgpu_functions.is_some()),
     ];
     if let Some((name, _)) = fixed.into_iter().find(|(_, is_said)| *is_said) {
         return refuse(format!("{field}.facts.{name}"), "what a GPU is and where it sits does not change");

@@ -48,19 +48,25 @@
 //!     below:
 //!     - {via: [0000:17:00.0], nic: mlx5_0, at: 0000:18:00.0}
 //!     - {via: [0000:17:01.0], gpu: 0, at: 0000:19:00.0}
+//!     - {via: [0000:17:03.0], vfio: vfio-pci, at: 0000:1c:00.0}   # a GPU for virtual machines: NVML does not see it
 //!     - {via: [0000:17:02.0], nvswitch: 0, at: 0000:1a:00.0}
 //! - host: pci0000:97
 //!   zone: unknown
 //!   below:
-//!   - {via: [0000:97:01.0], gpu: 1, at: 0000:98:00.0, gpuFacts: {memoryMib: 40960, memoryAffinity: 1}}
+//!   - {via: [0000:97:01.0], gpu: 1, at: 0000:98:00.0, gpuFacts: {memoryMib: 40960, memoryAffinity: 1, vgpuMdev: GRID A100-4C; GRID A100-8C}}
+//!   - via: [0000:97:02.0]       # facts of functions stand at leaves only
+//!     nic: mlx5_1
+//!     at: 0000:9b:00.0
+//!     nicFacts: {netdevs: ens1f0, bond: bond0, card: "9803:9b03:0067:ab58", vfsMax: 16, virtualFunctions: "0000:9b:00.1=mlx5_2"}
 //!   - {nic: rxe0, at: unknown}              # not on PCI: software, or of the chip itself where it has a zone
 //! - host: unknown               # for GPUs that the driver names and the kernel does not show, and NICs off PCI
 //!   zone: unknown
 //!   below: [{gpu: 2, at: 0000:99:00.0}]
 //! contradicted:                 # by import: what the capture printed of pairs whose zones say otherwise
 //! - {captured: SYS, pairs: "GPU0-GPU1"}
+//! iommuGroups: [{id: 7, devices: [0000:18:00.0, 0000:19:00.0]}]
 //! "#)?;
-//! # assert_eq!((machine.gpus.len(), machine.nics.len(), machine.nvswitches.len()), (3, 2, 1));
+//! # assert_eq!((machine.gpus.len(), machine.nics.len(), machine.nvswitches.len()), (3, 3, 1));
 //! # Ok::<(), berth_machine::MachineError>(())
 //! ```
 //!

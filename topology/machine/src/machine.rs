@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use berth_model::gpu::detail::PcieLink;
 use berth_model::{
-    Cpu, CpuSet, HugePages, LinkLayer, MiB, NicName, NodeName, PciPath, PortState, SamepageMerging,
-    TransparentHugePages, ZoneId,
+    Cpu, CpuSet, HugePages, LinkLayer, MiB, NicName, NodeName, PciAddress, PciPath, PortState, SamepageMerging,
+    TransparentHugePages, VgpuCarrier, ZoneId,
 };
 use berth_probe::facts::DeviceDetail;
 
@@ -39,6 +39,10 @@ pub struct Machine {
     pub nics: Vec<MachineNic>,
     /// NVSwitches in the order of the file.
     pub nvswitches: Vec<PciPath>,
+    /// GPUs that vfio has, in the order of the file.
+    pub vfio_gpus: Vec<MachineVfioGpu>,
+    /// IOMMU groups that the file tells.
+    pub iommu_groups: Vec<(u32, Vec<PciAddress>)>,
     /// NVLinks.
     pub nvlinks: NvLinks,
     /// What the capture prints and the zones contradict; the driver and the kernel know nothing of it.
@@ -120,6 +124,8 @@ pub struct MachineGpu {
     pub nvlink_version: Option<u32>,
     /// Errors by NVLink; links that are not named have none.
     pub nvlink_errors: Option<Vec<(u8, u64)>>,
+    /// Types of vGPU, where it can be cut into such.
+    pub vgpu: Option<MachineVgpu>,
     /// As written, for the faults that change it.
     pub(crate) spec: GpuSpec,
 }
@@ -150,6 +156,45 @@ pub struct MachineNic {
     pub link_layer: Option<LinkLayer>,
     /// Rate of its port.
     pub rate_gbps: Option<u32>,
+    /// What the kernel shows beside its ports.
+    pub function: MachineFunction,
+}
+
+/// The function of a NIC and what stands over it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MachineFunction {
+    /// Network devices.
+    pub netdevs: Vec<String>,
+    /// The bond that they are in.
+    pub bond: Option<String>,
+    /// GUID of the card.
+    pub card: Option<String>,
+    /// Virtual functions at most.
+    pub function_count_max: Option<u16>,
+    /// Virtual functions that are there, with the RDMA device where it is one.
+    pub virtual_functions: Vec<(PciAddress, Option<NicName>)>,
+}
+
+/// Types of vGPU of a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineVgpu {
+    /// How the kernel offers them.
+    pub carrier: VgpuCarrier,
+    /// By name.
+    pub types: Vec<String>,
+    /// Virtual functions that offer them; without, the GPU does.
+    pub functions: Vec<PciAddress>,
+}
+
+/// A GPU that a vfio driver has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineVfioGpu {
+    /// The way to it.
+    pub path: PciPath,
+    /// `numa_node` of sysfs.
+    pub zone: Option<ZoneId>,
+    /// The driver.
+    pub driver: String,
 }
 
 /// The NVLinks of a machine.

@@ -1,5 +1,6 @@
 //! The kernel tree of a machine: what `sys` and `proc` would show, in memory or written below a directory. The host's part is in [`host`].
 
+mod function;
 mod host;
 
 use std::collections::BTreeMap;
@@ -45,6 +46,7 @@ pub fn tree(machine: &Machine, salt: &Salt, faults: &Faults) -> MemoryTree {
     for nic in &machine.nics {
         put_rdma(&mut tree, nic, faults);
     }
+    function::put(&mut tree, machine);
     tree
 }
 
@@ -121,13 +123,15 @@ impl Devices {
         for gpu in machine.gpus.iter().filter(|g| g.shown) {
             devices.add(&gpu.path, &GPU, gpu.zone);
         }
+        for vfio in &machine.vfio_gpus {
+            devices.add(&vfio.path, &GPU, vfio.zone);
+        }
         for path in &machine.nvswitches {
             devices.add(path, &NVSWITCH, None);
         }
         for nic in &machine.nics {
-            let kind = if nic.link_layer == Some(LinkLayer::Ethernet) { &NIC_ETHERNET } else { &NIC_INFINIBAND };
             if let Some(path) = &nic.path {
-                devices.add(path, kind, nic.zone);
+                devices.add(path, kind_of(nic), nic.zone);
             }
         }
         devices
@@ -144,13 +148,7 @@ impl Devices {
 
     fn put(&self, tree: &mut MemoryTree) {
         for (directory, (kind, zone)) in &self.by_directory {
-            tree.put_line(format!("{directory}/vendor"), kind.vendor);
-            tree.put_line(format!("{directory}/class"), kind.class);
-            let zone = zone.map_or_else(|| "-1".to_owned(), |z| z.to_string());
-            tree.put_line(format!("{directory}/numa_node"), zone);
-            let name = directory.rsplit('/').next().unwrap_or_default();
-            let below_sys = directory.strip_prefix("sys/").unwrap_or_default();
-            tree.put(format!("sys/bus/pci/devices/{name}"), Entry::Link(format!("../../../{below_sys}")));
+            function::put_device(tree, directory, kind, *zone);
         }
     }
 }
@@ -181,6 +179,16 @@ fn directory_of(path: &PciPath) -> String {
     directory
 }
 
+fn kind_of(nic: &MachineNic) -> &'static Kind {
+    if nic.link_layer == Some(LinkLayer::Ethernet) { &NIC_ETHERNET } else { &NIC_INFINIBAND }
+}
+
+/// The directory of an RDMA device on PCI; the class entry of another one is no directory, and it has no card.
+fn rdma_directory(nic: &MachineNic) -> String {
+    let path = nic.path.as_ref().map(directory_of).unwrap_or_default();
+    format!("{path}/infiniband/{}", nic.name)
+}
+
 /// The directory of an RDMA device that is not on PCI: on the chip itself where it has a zone, else software.
 fn put_off_pci(tree: &mut MemoryTree, nic: &MachineNic) -> String {
     let Some(zone) = nic.zone else { return format!("sys/devices/virtual/infiniband/{}", nic.name) };
@@ -194,7 +202,7 @@ fn put_off_pci(tree: &mut MemoryTree, nic: &MachineNic) -> String {
 fn put_rdma(tree: &mut MemoryTree, nic: &MachineNic, faults: &Faults) {
     let directory = match &nic.path {
         Some(path) => {
-            let directory = format!("{}/infiniband/{}", directory_of(path), nic.name);
+            let directory = rdma_directory(nic);
             tree.put(format!("{directory}/device"), Entry::Link(format!("../../../{}", path.device)));
             directory
         }

@@ -1,5 +1,6 @@
 //! Scalars of a machine file: read as text, so that `unknown` is legal in place of any fact and an error says what would be right.
 
+pub(crate) mod function;
 pub(crate) mod gpu;
 
 use std::collections::BTreeSet;

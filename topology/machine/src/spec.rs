@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
 use crate::contradiction::ContradictionSpec;
+use crate::scalar::function::{BondName, Functions, Guid, Netdevs};
 use crate::scalar::{Distances, Document, Fact, Flags, Pools, Value};
 
 /// Largest file taken. The machines of the test suite stay below 8 KiB.
@@ -40,6 +41,9 @@ pub(crate) struct MachineSpec {
     pub(crate) gpu_facts: Option<GpuSpec>,
     pub(crate) nic_facts: Option<NicSpec>,
     pub(crate) pcie: Listed<HostSpec>,
+    /// Those that tie devices together; others are not told.
+    #[serde(default)]
+    pub(crate) iommu_groups: Vec<GroupSpec>,
     pub(crate) nvlink: Option<NvLinkSpec>,
     /// Cells of the capture that its own zones contradict.
     #[serde(default)]
@@ -84,6 +88,23 @@ pub(crate) struct NicSpec {
     pub(crate) rate_gbps: Option<Fact<u32>>,
     /// `numa_node` of sysfs, where it differs from the host bridge's.
     pub(crate) zone: Option<Fact<u16>>,
+    /// What follows is right at a leaf only.
+    pub(crate) netdevs: Option<Fact<Netdevs>>,
+    /// The bond that its network devices are in.
+    pub(crate) bond: Option<Fact<BondName>>,
+    /// The GUID of its card.
+    pub(crate) card: Option<Fact<Guid>>,
+    /// Virtual functions at most.
+    pub(crate) vfs_max: Option<Fact<u16>>,
+    pub(crate) virtual_functions: Option<Fact<Functions>>,
+}
+
+/// Devices that the IOMMU cannot tell apart.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct GroupSpec {
+    pub(crate) id: Value<u32>,
+    pub(crate) devices: Vec<Value<PciAddress>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -105,6 +126,8 @@ pub(crate) struct BranchSpec {
     pub(crate) gpu: Option<Value<u8>>,
     pub(crate) nic: Option<String>,
     pub(crate) nvswitch: Option<Value<u8>>,
+    /// A GPU that a vfio driver has, by the driver's name: NVML does not see it.
+    pub(crate) vfio: Option<Value<String>>,
     pub(crate) at: Option<Fact<PciAddress>>,
     pub(crate) gpu_facts: Option<GpuSpec>,
     pub(crate) nic_facts: Option<NicSpec>,

@@ -1,6 +1,7 @@
 //! Claims about the machines of the test suite and about files that are refused.
 
 mod devices;
+mod facts;
 mod host;
 
 use berth_model::{Driver, Health, LinkClass, NodeTopology, PortState};
@@ -229,7 +230,7 @@ fn a_file_that_is_wrong_is_refused_with_the_field_or_the_line() {
         ("at: 0000:02:00.0", "at: 1234", "\"1234\" is neither a PCI address like 0000:1b:00.0 nor unknown"),
         ("gpu: 1,", "gpu: 2,", "pcie: GPU 2 without GPU 1"),
         ("gpu: 1,", "gpu: 0,", "pcie[1].below[0].gpu: GPU 0 stands twice"),
-        ("gpu: 1,", "gpu: 1, nic: mlx5_1,", "pcie[1].below[0]: one of below, gpu, nic and nvswitch is right"),
+        ("gpu: 1,", "gpu: 1, nic: mlx5_1,", "pcie[1].below[0]: one of below, gpu, nic, nvswitch and vfio is right"),
         ("gpu: 1,", "gpu: 1, nicFacts: {rateGbps: 1},", "pcie[1].below[0].nicFacts: only right beside nic"),
         ("gpu: 0, at: 0000:01:00.0", "gpu: 0", "pcie[0].below[0].at: an address is right"),
         ("host: pci0000:80", "host: pci0000:00", "pcie[1].host"),

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use berth_model::{CpuSet, GpuSet, GpuUuid, MiB, NicName, NodeTopology, PciAddress, PciPath, ZoneId};
 use berth_probe::sysfs::pci::is_host_bridge;
 
-use super::{detail, refuse};
-use crate::machine::{MachineError, MachineGpu, MachineNic, UuidSource};
+use super::{detail, function, refuse};
+use crate::machine::{MachineError, MachineFunction, MachineGpu, MachineNic, MachineVfioGpu, UuidSource};
 use crate::scalar::{Fact, Value};
 use crate::spec::{BranchSpec, GpuSpec, HostSpec, NicSpec};
 
@@ -30,6 +30,9 @@ pub(super) struct Devices {
     pub(super) gpus: Vec<MachineGpu>,
     pub(super) nics: Vec<MachineNic>,
     pub(super) nvswitches: Vec<PciPath>,
+    pub(super) vfio_gpus: Vec<MachineVfioGpu>,
+    /// Every address of the file.
+    pub(super) addresses: BTreeSet<PciAddress>,
 }
 
 pub(super) fn devices(hosts: Vec<HostSpec>, defaults: &Defaults<'_>) -> Result<Devices, MachineError> {
@@ -40,6 +43,7 @@ pub(super) fn devices(hosts: Vec<HostSpec>, defaults: &Defaults<'_>) -> Result<D
         uuids: BTreeSet::new(),
         nics: Vec::new(),
         nvswitches: BTreeMap::new(),
+        vfio_gpus: Vec::new(),
     };
     let mut names = BTreeSet::new();
     for (i, host) in hosts.into_iter().enumerate() {
@@ -81,6 +85,7 @@ struct Walk<'a> {
     uuids: BTreeSet<String>,
     nics: Vec<MachineNic>,
     nvswitches: BTreeMap<u8, PciPath>,
+    vfio_gpus: Vec<MachineVfioGpu>,
 }
 
 impl Walk<'_> {
@@ -96,25 +101,28 @@ impl Walk<'_> {
         if way.bridges.len() > BRIDGES_MAX {
             return refuse(format!("{field}.via"), format!("more than {BRIDGES_MAX} bridges above one device"));
         }
-        let BranchSpec { via: _, below, gpu, nic, nvswitch, at, gpu_facts, nic_facts } = branch;
+        let BranchSpec { via: _, below, gpu, nic, nvswitch, vfio, at, gpu_facts, nic_facts } = branch;
         if gpu.is_none() && gpu_facts.is_some() {
             return refuse(format!("{field}.gpuFacts"), "only right beside gpu");
         }
         if nic.is_none() && nic_facts.is_some() {
             return refuse(format!("{field}.nicFacts"), "only right beside nic");
         }
-        match (below, gpu, nic, nvswitch) {
-            (Some(below), None, None, None) => {
+        match (below, gpu, nic, nvswitch, vfio) {
+            (Some(below), None, None, None, None) => {
                 if at.is_some() {
-                    return refuse(format!("{field}.at"), "only right beside gpu, nic or nvswitch");
+                    return refuse(format!("{field}.at"), "only right beside gpu, nic, nvswitch or vfio");
                 }
                 let mut branches = below.into_iter().enumerate();
                 branches.try_for_each(|(i, b)| self.branch(&format!("{field}.below[{i}]"), &way, b))
             }
-            (None, Some(Value(index)), None, None) => self.gpu(field, &way, index, at, &gpu_facts.unwrap_or_default()),
-            (None, None, Some(name), None) => self.nic(field, &way, &name, at, &nic_facts.unwrap_or_default()),
-            (None, None, None, Some(Value(index))) => self.nvswitch(field, &way, index, at),
-            _ => refuse(field, "one of below, gpu, nic and nvswitch is right"),
+            (None, Some(Value(index)), None, None, None) => {
+                self.gpu(field, &way, index, at, &gpu_facts.unwrap_or_default())
+            }
+            (None, None, Some(name), None, None) => self.nic(field, &way, &name, at, &nic_facts.unwrap_or_default()),
+            (None, None, None, Some(Value(index)), None) => self.nvswitch(field, &way, index, at),
+            (None, None, None, None, Some(Value(driver))) => self.vfio(field, &way, driver, at),
+            _ => refuse(field, "one of below, gpu, nic, nvswitch and vfio is right"),
         }
     }
 
@@ -184,8 +192,10 @@ impl Walk<'_> {
             slot: own.slot.and_then(Fact::known),
             nvlink_version: own.nvlink_version.and_then(Fact::known),
             nvlink_errors: own.nvlink_errors.clone().and_then(Fact::known).map(|counts| counts.0),
+            vgpu: function::vgpu(&facts, &own)?,
             spec: own,
         };
+        self.claim_functions(&format!("{facts}.vgpuFunctions"), way, gpu.vgpu.iter().flat_map(|v| &v.functions))?;
         if self.gpus.insert(index, gpu).is_some() {
             return refuse(format!("{field}.gpu"), format!("GPU {index} stands twice"));
         }
@@ -249,7 +259,37 @@ impl Walk<'_> {
         };
         let state = own.state.or(all.state).and_then(Fact::known);
         let link_layer = own.link_layer.or(all.link_layer).and_then(Fact::known);
-        self.nics.push(MachineNic { name, path, zone, state, link_layer, rate_gbps });
+        let function = function::of_nic(&facts, own)?;
+        if path.is_none() && function != MachineFunction::default() {
+            return refuse(facts, "a NIC off PCI has no function");
+        }
+        let virtual_functions = function.virtual_functions.iter().map(|(address, _)| address);
+        self.claim_functions(&format!("{facts}.virtualFunctions"), way, virtual_functions)?;
+        self.nics.push(MachineNic { name, path, zone, state, link_layer, rate_gbps, function });
+        Ok(())
+    }
+
+    fn claim_functions<'a>(
+        &mut self,
+        field: &str,
+        way: &Way,
+        functions: impl Iterator<Item = &'a PciAddress>,
+    ) -> Result<(), MachineError> {
+        functions.enumerate().try_for_each(|(i, function)| self.claim(&format!("{field}[{i}]"), way, *function))
+    }
+
+    fn vfio(
+        &mut self,
+        field: &str,
+        way: &Way,
+        driver: String,
+        at: Option<Fact<PciAddress>>,
+    ) -> Result<(), MachineError> {
+        if !driver.contains("vfio") || driver.contains('/') {
+            return refuse(format!("{field}.vfio"), format!("{driver:?} is no vfio driver like vfio-pci"));
+        }
+        let path = self.place(field, way, at)?;
+        self.vfio_gpus.push(MachineVfioGpu { path, zone: way.zone, driver });
         Ok(())
     }
 
@@ -280,6 +320,8 @@ impl Walk<'_> {
             gpus: self.gpus.into_values().collect(),
             nics: self.nics,
             nvswitches: self.nvswitches.into_values().collect(),
+            vfio_gpus: self.vfio_gpus,
+            addresses: self.addresses.into_keys().collect(),
         })
     }
 }

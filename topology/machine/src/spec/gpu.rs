@@ -7,6 +7,7 @@ use berth_model::gpu::detail::{
 use serde::Deserialize;
 
 use crate::scalar::Fact;
+use crate::scalar::function::{Functions, VgpuTypes};
 use crate::scalar::gpu::{Cluster, LinkCounts, MigRows, MigTable};
 
 macro_rules! gpu_spec {
@@ -83,4 +84,10 @@ gpu_spec! {
     mig_profiles: MigTable,
     /// `3g.40gb@4+4; 1g.10gb@0+1`: instances that exist.
     mig_instances: MigRows,
+    /// Types of vGPU as mediated devices (sysfs), at the GPU itself or its virtual functions.
+    vgpu_mdev: VgpuTypes,
+    /// Types of vGPU by the vendor's own vfio driver (sysfs), at its virtual functions.
+    vgpu_vfio: VgpuTypes,
+    /// Its virtual functions.
+    vgpu_functions: Functions,
 }

@@ -149,6 +149,21 @@ fn the_list_of_ignored_xids_is_the_operators() -> Result<()> {
 }
 
 #[test]
+fn an_xid_is_told_before_the_reading_that_a_hanging_gpu_holds_up() -> Result<()> {
+    on_agent_only(async |site| {
+        let mut stage = Stage::new(site, NEVER, &[]).await?;
+        stage.node.set_faults("hangs: [2]\nevents: [{id: 1, gpu: 1, xid: 79}]")?;
+        let fell = unhealthy("Xid 79: the GPU fell off the bus");
+        // The reading finds both at once, so a report with one of them is not its.
+        let said = stage.when(|said| said.gpus[1].health == fell).await?;
+        assert_eq!(said.gpus[2].health, Health::Healthy);
+        let said = stage.when(|said| said.gpus[2].health != Health::Healthy).await?;
+        assert_eq!(said.gpus[1].health, fell);
+        Ok(())
+    })
+}
+
+#[test]
 fn an_xid_of_no_certain_gpu_is_a_doubt_about_all_until_they_were_counted_anew() -> Result<()> {
     on_agent_only(async |site| {
         let mut stage = Stage::new(site, "4s", &[]).await?;

@@ -47,6 +47,12 @@ impl Hardware {
         self.reading.is_some()
     }
 
+    /// What the driver's news alone say of the hardware as it was last read, ahead of the next reading; `None` where they say nothing,
+    /// or a reading is under way.
+    pub(crate) fn told(&mut self) -> Option<NodeTopology> {
+        self.prober.as_mut().and_then(Prober::told)
+    }
+
     /// Starts a reading, unless one is under way. `previous` tells the identities of GPUs that no longer answer.
     pub(crate) fn start(&mut self, previous: Option<NodeTopology>) {
         if self.is_reading() {

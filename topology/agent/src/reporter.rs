@@ -69,11 +69,14 @@ impl Reporter {
                     // During a reading the news may be too late for it, so there is one more.
                     probe_at = probe_at.min(events_at.max(Instant::now()));
                     is_due = true;
+                    self.say_told();
                 }
                 reading = self.hardware.finished() => {
                     slow_at = None;
                     probe_at = if is_due { events_at } else { Instant::now() + self.poll_interval };
                     self.take(reading);
+                    // News that came while it was under way.
+                    self.say_told();
                 }
                 () = sleep_until(probe_at), if !self.hardware.is_reading() => {
                     is_due = false;
@@ -115,6 +118,13 @@ impl Reporter {
         }
         if let Object::Awaited { is_read, .. } = std::mem::replace(&mut self.object, Object::Settled) {
             self.object = Object::Found(is_read);
+        }
+    }
+
+    /// Says what the driver told, before anything is asked of hardware that may be slow to answer now.
+    fn say_told(&mut self) {
+        if let Some(told) = self.hardware.told() {
+            self.statement.told(told);
         }
     }
 

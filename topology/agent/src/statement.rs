@@ -22,7 +22,7 @@ pub(crate) struct Statement {
 
 #[derive(Debug)]
 struct Known {
-    /// The last good reading.
+    /// The last good reading, or what the driver told since.
     read: Option<NodeTopology>,
     /// The report in the object as the API server last showed it.
     published: Option<Status>,
@@ -52,6 +52,12 @@ impl Statement {
         self.known().read = Some(read);
         self.settle();
         self.read_at.send_replace(Some(now));
+    }
+
+    /// Says what the driver told, ahead of the reading that will confirm it.
+    pub(crate) fn told(&self, told: NodeTopology) {
+        self.known().read = Some(told);
+        self.settle();
     }
 
     /// Remembers what the object says; `None` when there is no object, or it was forgotten.

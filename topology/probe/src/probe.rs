@@ -55,6 +55,9 @@ mod session {
     use crate::sysfs::{self, BootFacts};
     use crate::tree::SysRoot;
 
+    /// Most events kept for the next reading. One follows soon, unless it fails time and again.
+    const AHEAD_MAX: usize = 256;
+
     /// Where to read and for whom.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct ProbeConfig {
@@ -86,6 +89,8 @@ mod session {
         nvml: NvmlSource,
         marks: Marks,
         events: Vec<GpuEvent>,
+        /// Events that were looked at, and that no reading has taken in yet.
+        ahead: Vec<GpuEvent>,
         rhythm: Rhythm,
         seen: Option<Seen>,
         kept: Option<Kept>,
@@ -120,6 +125,7 @@ mod session {
                 nvml,
                 marks: Marks::default(),
                 events: Vec::new(),
+                ahead: Vec::new(),
                 rhythm: Rhythm::default(),
                 seen: None,
                 kept: None,
@@ -175,6 +181,26 @@ mod session {
             self.marks.put_on(read, now).map_err(ProbeError::Topology)
         }
 
+        /// The last reading with the health of those GPUs that the driver has named in an Xid since. `None` where it named none. Asks the
+        /// driver nothing and so takes no time, where a reading of sick hardware may take seconds; that reading must follow all the same.
+        #[must_use]
+        pub fn told(&mut self) -> Option<NodeTopology> {
+            for event in self.nvml.take_events() {
+                if self.ahead.len() < AHEAD_MAX && !self.ahead.contains(&event) {
+                    self.ahead.push(event);
+                }
+            }
+            let kept = self.kept.as_ref()?;
+            // A copy, because what marks forget they forget at readings.
+            let mut marks = self.marks.clone();
+            let (now, mut is_named) = (Instant::now(), false);
+            for event in self.ahead.iter().filter(|event| matches!(event, GpuEvent::Xid { uuid: Some(_), .. })) {
+                marks.note(event, &self.config.xids_ignored, now);
+                is_named = true;
+            }
+            if is_named { marks.put_on(kept.read.clone(), now).ok() } else { None }
+        }
+
         fn tree(&self) -> Result<SysRoot, ProbeError> {
             if !self.config.root.join("sys").is_dir() {
                 return Err(ProbeError::NoTree { root: self.config.root.display().to_string() });
@@ -184,7 +210,8 @@ mod session {
 
         /// Takes in what the driver told; says whether it told anything.
         fn note_events(&mut self, now: Instant) -> bool {
-            self.events = self.nvml.take_events();
+            self.events = std::mem::take(&mut self.ahead);
+            self.events.extend(self.nvml.take_events());
             for event in &self.events {
                 self.marks.note(event, &self.config.xids_ignored, now);
             }

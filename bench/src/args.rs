@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Churn(ChurnArgs),
     /// MIG instances that come and go: how many requests each rule turns away.
     Mig(MigArgs),
+    /// Jobs of whole GPUs come and go: how many get a set as good as the machine has, by kind of machine and policy.
+    Sets(SetsArgs),
 }
 
 /// Which trace, which policy, which draws.
@@ -51,6 +53,26 @@ pub(crate) struct TraceArgs {
     /// Who decides.
     #[arg(long, value_parser = berth_pack::openb::peers::NAMES.map(|(name, _)| name))]
     pub(crate) policy: String,
+}
+
+/// How large the `sets` run is.
+#[derive(Debug, Clone, clap::Args, Serialize)]
+pub(crate) struct SetsArgs {
+    /// Nodes of 8 GPUs, all of one kind.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) nodes: usize,
+
+    /// Jobs of 1, 2, 4 or 8 GPUs, of which the first fifth is not counted.
+    #[arg(long, default_value_t = 20_000)]
+    pub(crate) jobs: usize,
+
+    /// GPUs asked for at any moment, in multiples of those installed.
+    #[arg(long, default_value_t = 0.9)]
+    pub(crate) load: f64,
+
+    /// Seeds, one run each.
+    #[arg(long, value_delimiter = ',', default_value = "42,43,44")]
+    pub(crate) seed: Vec<u64>,
 }
 
 /// How large the `pack` run is.

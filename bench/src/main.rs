@@ -12,6 +12,7 @@ mod pack;
 mod sample;
 mod scheduler;
 mod serve;
+mod sets;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ fn run(args: &Args) -> Result<String> {
         Command::Pack(args) => Line::of("pack", pack::pack(args)?).text(),
         Command::Mig(args) => Line::of("mig", mig::run(args)?).text(),
         Command::Churn(args) => Line::of("churn", pack::churned(args)?).text(),
+        Command::Sets(args) => Line::of("sets", sets::run(args)?).text(),
     }
 }
 

@@ -5,3 +5,4 @@
 pub mod draw;
 pub mod mig;
 pub mod openb;
+pub mod sets;

@@ -4,10 +4,10 @@ mod held;
 #[cfg(test)]
 mod tests;
 
-use berth_model::{GpuUuid, NodeName};
+use berth_model::{GpuUuid, NicName, NodeName};
 use serde::{Deserialize, Serialize};
 
-use crate::device::{Extent, HeldDevice};
+use crate::device::{Extent, HeldDevice, Holding};
 use crate::plan::{Plan, PlannedDevice};
 
 /// Key of the annotation.
@@ -117,7 +117,7 @@ pub struct Note {
     pub level: Level,
     /// Which container gets what.
     pub containers: Vec<Container>,
-    /// NICs under the switches of the GPUs.
+    /// NICs under the switches of the GPUs, held like them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<String>,
     /// The one zone of all GPUs.
@@ -208,7 +208,7 @@ impl Note {
         if note.node != node.as_str() {
             return Err(NoteError::OtherNode(note.node));
         }
-        note.devices()?;
+        note.holding()?;
         Ok(note)
     }
 
@@ -219,6 +219,16 @@ impl Note {
     /// [`NoteError::Device`] for a device that is none.
     pub fn devices(&self) -> Result<Vec<HeldDevice>, NoteError> {
         held::fold(&self.containers).map_err(NoteError::Device)
+    }
+
+    /// All that the pod holds by the plan.
+    ///
+    /// # Errors
+    /// As [`Self::devices`], and for a NIC whose name is none.
+    pub fn holding(&self) -> Result<Holding, NoteError> {
+        let nic = |name: &String| NicName::parse(name).map_err(|e| NoteError::Device(e.to_string()));
+        let nics = self.nics.iter().map(nic).collect::<Result<_, _>>()?;
+        Ok(Holding { devices: self.devices()?, nics })
     }
 
     /// The GPUs of which the pod holds anything by the plan, each once, in order.

@@ -155,7 +155,7 @@ impl Demand {
                 cpu_milli,
                 memory: MiB(memory_bytes.div_ceil(1 << 20)),
                 link: wishes.link.or(class.link),
-                rail: wishes.rail.unwrap_or(class.rail),
+                rail: wishes.rail.unwrap_or_else(|| class.rail.max(rail_by_resource(pod, policy))),
                 zone: wishes.zone.unwrap_or(class.zone),
                 products: wishes.products,
                 gpu_memory: wishes.memory,
@@ -165,6 +165,14 @@ impl Demand {
             has_soft_wishes: pod.has_soft_wishes,
         })
     }
+}
+
+/// Who asks for an RDMA device means to use it: it prefers a NIC under the switch of every GPU, unless its annotation says otherwise.
+fn rail_by_resource(pod: &PodRequest, policy: &Policy) -> Force {
+    let names = &policy.resources().rdma;
+    let asks = |container: &ContainerRequest| names.iter().any(|name| container.requests.contains_key(name));
+    let is_asked = pod.containers.iter().chain(&pod.init_containers).any(asks);
+    if is_asked { Force::Preferred } else { Force::Off }
 }
 
 /// What a pod takes of a node, of every resource it names.

@@ -1,6 +1,6 @@
 //! What of a GPU somebody gets: all of it, a share, or a MIG instance.
 
-use berth_model::{GpuUuid, MiB};
+use berth_model::{GpuUuid, MiB, NicName};
 
 /// An amount of one GPU: what a share takes, or what several take together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -57,6 +57,21 @@ pub enum Extent {
     Share(Portion),
     /// A MIG instance.
     Mig(MigSlot),
+}
+
+/// What one pod holds by its plan.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Holding {
+    /// GPUs, shares and instances, of each GPU and in order.
+    pub devices: Vec<HeldDevice>,
+    /// NICs.
+    pub nics: Vec<NicName>,
+}
+
+impl FromIterator<HeldDevice> for Holding {
+    fn from_iter<T: IntoIterator<Item = HeldDevice>>(devices: T) -> Self {
+        Self { devices: devices.into_iter().collect(), nics: Vec::new() }
+    }
 }
 
 /// What one pod holds of one GPU. A pod with several MIG instances on a GPU has several of these, and else one.

@@ -8,6 +8,7 @@ mod rails;
 mod ring;
 mod table;
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::sync::OnceLock;
 
@@ -95,7 +96,7 @@ impl Fabric {
 
     fn made(&self) -> &Made {
         self.made.get_or_init(|| {
-            let rails = self.rails(self.all_nics());
+            let rails = Rails::of(&self.pairs.rails, self.all_nics());
             let table = self.is_tabled().then(|| Table::of(&self.pairs, &rails));
             let all = GpuSet::first(self.pairs.gpu_count);
             let sizes = if self.is_tabled() { 0..0 } else { 0..all.gpu_count().saturating_add(1) };
@@ -119,14 +120,11 @@ impl Fabric {
 
     /// What the GPUs can get of the NICs in `free`.
     #[must_use]
-    pub fn rails(&self, free: NicSet) -> Rails {
-        Rails::of(&self.pairs.rails, free)
-    }
-
-    /// What the GPUs can get when all NICs are free.
-    #[must_use]
-    pub fn idle_rails(&self) -> &Rails {
-        &self.made().rails
+    pub fn rails_of(&self, free: NicSet) -> Cow<'_, Rails> {
+        if self.all_nics().is_subset(free) {
+            return Cow::Borrowed(&self.made().rails);
+        }
+        Cow::Owned(Rails::of(&self.pairs.rails, free))
     }
 
     /// GPUs that have an active NIC under their own PCIe switch.
@@ -162,6 +160,12 @@ impl Fabric {
             Some(table) => table.kept(free),
             None => Ppm::ratio(self.inside(free), self.inside(GpuSet::first(self.pairs.gpu_count))),
         }
+    }
+
+    /// What taking a set of `free` is worth: its own quality and what it keeps. The most is best; at most three times [`Ppm::ONE`].
+    #[must_use]
+    pub fn worth(&self, free: GpuSet, set: GpuSet) -> u32 {
+        table::worth(self.quality(set), self.kept(free.minus(set)))
     }
 
     /// The best set of a size in `free` when nothing else is wished, by the table; `None` also where there is no table.

@@ -93,19 +93,25 @@ pub fn unique_ranks(candidates: &[Candidate]) -> Vec<i64> {
     scores
 }
 
-/// Wire scores in `steps` classes: inside a class the choice is kube-scheduler's. Nodes that are not trusted get 0.
+/// Narrowest class of [`soft_ranks`], in parts per million: two of eight GPUs with their cpu and memory, under the default weights.
+/// Nodes that differ by less are alike to a pod that kube-scheduler spreads; else its replicas would stack on the first one's node.
+const CLASS_WIDTH_MIN: u32 = 100_000;
+
+/// Wire scores in at most `steps` classes: inside a class the choice is kube-scheduler's. The classes part what lies between the best
+/// and the worst score of the call, since most of a score may be the same on all nodes. Nodes that are not trusted get 0.
 #[must_use]
 pub fn soft_ranks(candidates: &[Candidate], steps: u32) -> Vec<i64> {
-    let steps = u64::from(steps.max(1));
-    let step = |c: &Candidate| {
-        if !c.score.is_trusted {
-            return 0;
-        }
-        let below_one = u64::from(c.score.value.0).min(999_999);
-        let class = below_one.saturating_mul(steps) / 1_000_000;
-        i64::try_from(class).unwrap_or(0).saturating_add(1)
+    let trusted = || candidates.iter().filter(|c| c.score.is_trusted).map(|c| c.score.value.0);
+    let best = trusted().max().unwrap_or(0);
+    let range = best.saturating_sub(trusted().min().unwrap_or(0));
+    let steps = steps.max(1);
+    // Rounded up past the range, so that the worst is in the last class.
+    let width = range.checked_div(steps).unwrap_or(0).saturating_add(1).max(CLASS_WIDTH_MIN);
+    let class = |c: &Candidate| {
+        let behind = best.saturating_sub(c.score.value.0).checked_div(width).unwrap_or(0);
+        if c.score.is_trusted { i64::from(steps.saturating_sub(behind).max(1)) } else { 0 }
     };
-    candidates.iter().map(step).collect()
+    candidates.iter().map(class).collect()
 }
 
 #[cfg(test)]

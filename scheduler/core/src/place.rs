@@ -4,13 +4,14 @@ pub mod mig;
 
 pub mod share;
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use berth_model::{GpuIndex, GpuSet, LinkClass};
+use berth_model::{GpuIndex, GpuSet, LinkClass, NicSet};
 
 use crate::demand::Shape;
-use crate::fabric::Fabric;
+use crate::fabric::{Fabric, Matched, Rails};
 use crate::wish::{Force, LinkWish};
 
 /// What a set must and should be.
@@ -55,20 +56,30 @@ impl Rule {
 
 /// How good a set is; the order of the fields is the order of what counts.
 ///
-/// Met wishes first, then rails where they are wished, then how good the set is together with how good the sets are that it leaves,
-/// then the lowest positions, so that there is one answer.
+/// Met wishes first, then how many GPUs get a NIC of their own where rails are wished, then how good the set is together with how
+/// good the sets are that it leaves, then nearer NICs, then the lowest positions, so that there is one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Worth {
     wishes_met: u32,
     railed: u32,
     value: u32,
+    nearest: u32,
     lowest: Reverse<u32>,
+}
+
+/// What is free on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Free {
+    /// GPUs.
+    pub gpus: GpuSet,
+    /// NICs, as positions in the report. They matter to rules with a rail only.
+    pub nics: NicSet,
 }
 
 /// Chooses sets. Implementations must answer as [`choose`] does; they may remember answers.
 pub trait Chooser {
     /// The best set of the rule's size inside `free`, or none that satisfies it.
-    fn choose(&mut self, fabric: &Arc<Fabric>, free: GpuSet, rule: Rule) -> Option<GpuSet>;
+    fn choose(&mut self, fabric: &Arc<Fabric>, free: Free, rule: Rule) -> Option<GpuSet>;
 
     /// How good a card is for a share: the greatest is taken, equal ones by position.
     fn share_worth(&self, offer: &share::Offer) -> i64 {
@@ -81,7 +92,7 @@ pub trait Chooser {
 pub struct Afresh;
 
 impl Chooser for Afresh {
-    fn choose(&mut self, fabric: &Arc<Fabric>, free: GpuSet, rule: Rule) -> Option<GpuSet> {
+    fn choose(&mut self, fabric: &Arc<Fabric>, free: Free, rule: Rule) -> Option<GpuSet> {
         choose(fabric, free, rule)
     }
 }
@@ -95,52 +106,86 @@ const EXACT_CHOICES_MAX: u64 = 20_000;
 /// machines it is exact among at most 20,000 choices, whose quality is then the sum of their link values; beyond that the set grows from
 /// every GPU and the best of those is taken.
 #[must_use]
-pub fn choose(fabric: &Fabric, free: GpuSet, rule: Rule) -> Option<GpuSet> {
+pub fn choose(fabric: &Fabric, free: Free, rule: Rule) -> Option<GpuSet> {
     if rule.size == 0 {
         return Some(GpuSet::EMPTY);
     }
-    let tabled = if rule.is_plain() { fabric.tabled(free, rule.size) } else { None };
+    let tabled = if rule.is_plain() { fabric.tabled(free.gpus, rule.size) } else { None };
     if let Some(best) = tabled {
         return best;
     }
-    let eligible = if rule.rail == Force::Required { free.and(fabric.railed()) } else { free };
+    let judge = Judge::of(fabric, rule, free.nics);
+    let eligible = if rule.rail == Force::Required { free.gpus.and(judge.railed()) } else { free.gpus };
     if choices(eligible.gpu_count(), rule.size) > EXACT_CHOICES_MAX {
-        return grow(fabric, eligible, rule.size).filter(|set| satisfies(fabric, *set, rule));
+        return grow(fabric, eligible, rule.size).filter(|set| judge.satisfies(*set));
     }
-    let legal = eligible.subsets(rule.size).filter(|set| satisfies(fabric, *set, rule));
-    legal.max_by_key(|set| worth(fabric, free, *set, rule))
+    let legal = eligible.subsets(rule.size).filter(|set| judge.satisfies(*set));
+    legal.max_by_key(|set| judge.worth(free.gpus, *set))
 }
 
-/// Whether the set meets every required wish of the rule.
-#[must_use]
-pub fn satisfies(fabric: &Fabric, set: GpuSet, rule: Rule) -> bool {
-    let link = rule.link.filter(|l| l.force == Force::Required);
-    let link_met = link.is_none_or(|l| link_meets(fabric, set, l));
-    let rail_met = rule.rail != Force::Required || fabric.idle_rails().serves(set);
-    let zone_met = rule.zone != Force::Required || fabric.zone(set).is_some();
-    link_met && rail_met && zone_met
+/// Judges sets by one rule on one node, as far as NICs are free there.
+#[derive(Debug)]
+pub struct Judge<'f> {
+    fabric: &'f Fabric,
+    rule: Rule,
+    /// Where rails are wished.
+    rails: Option<Cow<'f, Rails>>,
 }
 
-fn link_meets(fabric: &Fabric, set: GpuSet, wish: LinkWish) -> bool {
-    fabric.weakest(set).is_none_or(|weakest| weakest >= wish.least)
-}
+impl<'f> Judge<'f> {
+    /// The judge of a rule where these NICs are free.
+    #[must_use]
+    pub fn of(fabric: &'f Fabric, rule: Rule, nics: NicSet) -> Self {
+        Self { fabric, rule, rails: (rule.rail != Force::Off).then(|| fabric.rails_of(nics)) }
+    }
 
-/// How many wishes the rule prefers, and how many of them the set meets.
-pub(crate) fn preferred(fabric: &Fabric, set: GpuSet, rule: Rule) -> (u32, u32) {
-    let link = rule.link.filter(|l| l.force == Force::Preferred).map(|l| link_meets(fabric, set, l));
-    let rail = (rule.rail == Force::Preferred).then(|| fabric.idle_rails().serves(set));
-    let zone = (rule.zone == Force::Preferred).then(|| fabric.zone(set).is_some());
-    [link, rail, zone]
-        .into_iter()
-        .flatten()
-        .fold((0, 0), |(wished, met), is_met| (wished.saturating_add(1), met.saturating_add(u32::from(is_met))))
-}
+    /// Whether the set meets every required wish of the rule.
+    #[must_use]
+    pub fn satisfies(&self, set: GpuSet) -> bool {
+        let link = self.rule.link.filter(|l| l.force == Force::Required);
+        let link_met = link.is_none_or(|l| self.is_linked(set, l));
+        let rail_met = self.rule.rail != Force::Required || self.is_railed(set);
+        let zone_met = self.rule.zone != Force::Required || self.fabric.zone(set).is_some();
+        link_met && rail_met && zone_met
+    }
 
-fn worth(fabric: &Fabric, free: GpuSet, set: GpuSet, rule: Rule) -> Worth {
-    let (_, wishes_met) = preferred(fabric, set, rule);
-    let railed = if rule.rail == Force::Off { 0 } else { fabric.idle_rails().matched(set).gpu_count };
-    let value = fabric.quality(set).0.saturating_add(fabric.kept(free.minus(set)).0);
-    Worth { wishes_met, railed, value, lowest: Reverse(set.bits()) }
+    /// How many wishes the rule prefers, and how many of them the set meets.
+    #[must_use]
+    pub fn preferred(&self, set: GpuSet) -> (u32, u32) {
+        let link = self.rule.link.filter(|l| l.force == Force::Preferred).map(|l| self.is_linked(set, l));
+        let rail = (self.rule.rail == Force::Preferred).then(|| self.is_railed(set));
+        let zone = (self.rule.zone == Force::Preferred).then(|| self.fabric.zone(set).is_some());
+        [link, rail, zone]
+            .into_iter()
+            .flatten()
+            .fold((0, 0), |(wished, met), is_met| (wished.saturating_add(1), met.saturating_add(u32::from(is_met))))
+    }
+
+    /// The NIC of every GPU of the set that gets one, as position in the report: none where no rail is wished.
+    #[must_use]
+    pub fn nics(&self, set: GpuSet) -> Vec<(GpuIndex, usize)> {
+        self.rails.as_ref().map_or_else(Vec::new, |rails| rails.assign(set))
+    }
+
+    fn railed(&self) -> GpuSet {
+        self.rails.as_ref().map_or(GpuSet::EMPTY, |rails| rails.gpus())
+    }
+
+    fn is_railed(&self, set: GpuSet) -> bool {
+        self.rails.as_ref().is_some_and(|rails| rails.serves(set))
+    }
+
+    fn is_linked(&self, set: GpuSet, wish: LinkWish) -> bool {
+        self.fabric.weakest(set).is_none_or(|weakest| weakest >= wish.least)
+    }
+
+    fn worth(&self, free: GpuSet, set: GpuSet) -> Worth {
+        let (_, wishes_met) = self.preferred(set);
+        let matched = self.rails.as_ref().map_or_else(Matched::default, |rails| rails.matched(set));
+        let value = self.fabric.worth(free, set);
+        let lowest = Reverse(set.bits());
+        Worth { wishes_met, railed: matched.gpu_count, value, nearest: matched.nearest_count, lowest }
+    }
 }
 
 /// Grows a set from every free GPU by the nearest next one, and takes the best of those.

@@ -12,7 +12,7 @@ use berth_model::{Generation, GpuIndex, GpuSet, GpuUuid, LinkClass, NicName, Nod
 use crate::demand::{Demand, Shape};
 use crate::device::{Extent, Portion};
 use crate::fabric::Fabric;
-use crate::place::{Afresh, Chooser, Rule, preferred};
+use crate::place::{Afresh, Chooser, Free, Judge, Rule};
 use crate::policy::{Class, OnMissing, OnStale, Placement, Policy};
 use crate::score::{Part, Ppm, Score, weighted};
 use crate::unfit::{Reason, Unfit};
@@ -46,7 +46,7 @@ pub struct Fit {
     /// How good the node is.
     pub score: Score,
     /// What the score is made of.
-    pub parts: [Part; 4],
+    pub parts: [Part; 5],
 }
 
 impl Fit {
@@ -90,7 +90,7 @@ pub struct Plan {
     pub set: Option<GpuSet>,
     /// Which container gets which.
     pub containers: Vec<ContainerPlan>,
-    /// NICs under the switches of the GPUs.
+    /// NICs under the switches of the GPUs, one for each: the pod's own while it lives. Only where the pod wishes rails.
     pub nics: Vec<NicName>,
     /// The one zone of all GPUs, where there is one.
     pub zone: Option<ZoneId>,
@@ -101,7 +101,7 @@ pub struct Plan {
     /// How good the node is.
     pub score: Score,
     /// What the score is made of.
-    pub parts: [Part; 4],
+    pub parts: [Part; 5],
     /// Whether counts and plans disagree on the node: the set may overlap with pods that have no plan.
     pub is_imprecise: bool,
 }
@@ -149,7 +149,7 @@ pub fn plan(view: &NodeView, demand: &Demand, policy: &Policy) -> Result<Plan, U
         node: view.name.clone(),
         set,
         containers: deal::deal(&demand.containers, fit.chosen.as_ref().zip(hardware)),
-        nics: devices.map_or_else(Vec::new, |(set, h)| deal::rails(h, set)),
+        nics: devices.map_or_else(Vec::new, |(set, h)| deal::rails(view, h, set, Rule::of(&demand.shape))),
         zone: devices.and_then(|(set, h)| h.fabric.zone(set)),
         weakest: devices.and_then(|(set, h)| h.fabric.weakest(set)),
         generation: hardware.map_or(Generation(0), |h| h.topology.parts().generation),
@@ -250,13 +250,15 @@ fn set_of(
     // Pods without a plan hold GPUs whose positions nobody knows: they count against the whole node.
     let unknown = view.unplanned_gpu_count;
     let all_free = view.unheld(hardware.topology.usable_gpus()).gpu_count().saturating_sub(unknown);
+    let now = Free { gpus: free, nics: view.nics_free() };
     if free.gpu_count().min(all_free) >= rule.size
-        && let Some(set) = chooser.choose(&hardware.fabric, free, rule)
+        && let Some(set) = chooser.choose(&hardware.fabric, now, rule)
     {
         return Ok(set);
     }
     // What would hold on the idle node decides between a lasting and a passing reason.
-    let mut possible = |rule: Rule| chooser.choose(&hardware.fabric, candidates, rule).is_some();
+    let idle = Free { gpus: candidates, nics: hardware.fabric.all_nics() };
+    let mut possible = |rule: Rule| chooser.choose(&hardware.fabric, idle, rule).is_some();
     if !possible(rule.link_only()) {
         return Err(Reason::LinkUnmet);
     }
@@ -269,10 +271,10 @@ fn set_of(
     if free.gpu_count().min(all_free) < rule.size {
         return Err(Reason::GpusBusy);
     }
-    if chooser.choose(&hardware.fabric, free, rule.link_only()).is_none() {
+    if chooser.choose(&hardware.fabric, now, rule.link_only()).is_none() {
         return Err(Reason::LinkBusy);
     }
-    if chooser.choose(&hardware.fabric, free, rule.without_zone()).is_none() {
+    if chooser.choose(&hardware.fabric, now, rule.without_zone()).is_none() {
         return Err(Reason::RailBusy);
     }
     Err(Reason::ZoneBusy)
@@ -284,7 +286,7 @@ fn score_parts(
     class: &Class,
     chosen: Option<(&Arc<Fabric>, &Chosen)>,
     policy: &Policy,
-) -> [Part; 4] {
+) -> [Part; 5] {
     let offered = view.offered_gpu_count(policy.gpu_resources()).unwrap_or(0);
     // A device plugin that shares cards offers more devices than there are cards.
     let cards = view.hardware.as_ref().map_or(offered, |h| h.topology.all_gpus().gpu_count().min(offered));
@@ -296,7 +298,8 @@ fn score_parts(
         Placement::Binpack => used,
         Placement::Spread => used.rest(),
     };
-    let near = chosen.map_or(Ppm(0), |(fabric, chosen)| nearness(fabric, chosen.set(), shape));
+    let near = chosen.map_or(Ppm(0), |(fabric, chosen)| nearness(view, fabric, chosen.set(), shape));
+    let kept = chosen.map_or(Ppm(0), |(fabric, chosen)| kept(view, fabric, chosen.set()));
     let weights = class.weights;
     let part = |name, value, weight| Part { name, value, weight };
     [
@@ -304,17 +307,26 @@ fn score_parts(
         part("cpu", toward(Ppm::ratio(cpu_used, view.allocatable.cpu_milli)), weights.cpu),
         part("memory", toward(Ppm::ratio(memory_used, view.allocatable.memory.0)), weights.memory),
         part("link", near, weights.link),
+        part("kept", kept, weights.kept),
     ]
 }
 
 /// How near the set's GPUs are against the best set of that size on the idle node, and how many of the preferred wishes it
 /// meets: the mean of both. A node whose best set is a poor one must not look perfect to a pod that prefers NVLink.
-fn nearness(fabric: &Fabric, set: GpuSet, shape: &Shape) -> Ppm {
+fn nearness(view: &NodeView, fabric: &Fabric, set: GpuSet, shape: &Shape) -> Ppm {
     let inside = if set.gpu_count() < 2 { Ppm::ONE } else { fabric.quality(set) };
-    let (wished, met) = preferred(fabric, set, Rule::of(shape));
+    let (wished, met) = Judge::of(fabric, Rule::of(shape), view.nics_free()).preferred(set);
     let sum = u64::from(inside.0).saturating_add(u64::from(met).saturating_mul(u64::from(Ppm::ONE.0)));
     let mean = sum.checked_div(u64::from(wished).saturating_add(1)).unwrap_or(0);
     Ppm(u32::try_from(mean).unwrap_or(Ppm::ONE.0))
+}
+
+/// How good the sets of the node stay: all when the pod takes nothing that a later one would miss.
+fn kept(view: &NodeView, fabric: &Fabric, set: GpuSet) -> Ppm {
+    let usable = view.hardware.as_ref().map_or(GpuSet::EMPTY, |h| h.topology.usable_gpus());
+    let free = view.unheld(usable);
+    let lost = fabric.kept(free).0.saturating_sub(fabric.kept(free.minus(set)).0);
+    Ppm(lost).rest()
 }
 
 #[cfg(test)]

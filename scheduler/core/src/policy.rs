@@ -55,6 +55,8 @@ pub struct Weights {
     pub memory: u32,
     /// How near the set's GPUs are.
     pub link: u32,
+    /// How good the sets are that are still to be had afterwards.
+    pub kept: u32,
 }
 
 /// What holds for one class of workloads.

@@ -160,6 +160,7 @@ pub(crate) fn view_of(topology: NodeTopology) -> NodeView {
         held: berth_model::GpuSet::EMPTY,
         shared: Vec::new(),
         instances: Vec::new(),
+        nics_held: berth_model::NicSet::EMPTY,
         unplanned_gpu_count: 0,
         is_imprecise: false,
         offered: Arc::new([("nvidia.com/gpu".to_owned(), gpus)].into()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use berth_model::{Gpu, GpuIndex, GpuSet, MiB, NodeName, NodeTopology};
+use berth_model::{Gpu, GpuIndex, GpuSet, MiB, NicSet, NodeName, NodeTopology};
 
 use crate::device::{MigSlot, Portion};
 use crate::fabric::Fabric;
@@ -73,6 +73,8 @@ pub struct NodeView {
     pub shared: Vec<SharedGpu>,
     /// MIG instances that live pods and holds have, in order.
     pub instances: Vec<HeldInstance>,
+    /// NICs that live pods and holds have, as positions in the report: those in the plans of pods that wish a rail.
+    pub nics_held: NicSet,
     /// GPUs that pods hold without a plan that names them: they count, their positions are not known.
     pub unplanned_gpu_count: u32,
     /// Whether counts and plans disagree: whole-node counts hold, exact sets are not promised.
@@ -100,6 +102,13 @@ impl NodeView {
     #[must_use]
     pub fn unheld(&self, among: GpuSet) -> GpuSet {
         among.minus(self.touched())
+    }
+
+    /// NICs that nobody holds.
+    #[must_use]
+    pub fn nics_free(&self) -> NicSet {
+        let all = self.hardware.as_ref().map_or(NicSet::EMPTY, |h| h.fabric.all_nics());
+        all.minus(self.nics_held)
     }
 
     /// The shares on a GPU.

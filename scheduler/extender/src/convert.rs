@@ -99,14 +99,16 @@ fn truth(pod: &Pod) -> BTreeMap<String, Vec<String>> {
 
 fn plan_note(pod: &Pod, node: &NodeName) -> PlanNote {
     let Some(text) = pod.metadata.annotations.get(PLAN_KEY) else { return PlanNote::Absent };
-    match Note::parse(text, &pod.metadata.uid, node).and_then(|note| note.devices()) {
-        Ok(devices) => PlanNote::Devices(devices),
+    match Note::parse(text, &pod.metadata.uid, node).and_then(|note| note.holding()) {
+        Ok(holding) => PlanNote::Devices(holding),
         Err(error) => PlanNote::Void(error.to_string()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use berth_core::device::Holding;
+
     use super::*;
     use crate::wire::{OwnerReference, Quantity, TopologySpread};
 
@@ -172,6 +174,6 @@ mod tests {
         assert!(matches!(pod_facts(&pod).unwrap().note, PlanNote::Void(why) if why.contains("u2")));
         let own = note.replace("u2", "u1");
         pod.metadata.annotations.insert(PLAN_KEY.to_owned(), own);
-        assert_eq!(pod_facts(&pod).unwrap().note, PlanNote::Devices(Vec::new()));
+        assert_eq!(pod_facts(&pod).unwrap().note, PlanNote::Devices(Holding::default()));
     }
 }

@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use berth_core::place::{Chooser, Rule, choose};
+use berth_core::place::{Chooser, Free, Rule, choose};
 use berth_core::plan::decide;
 use berth_core::score::Score;
 use berth_core::unfit::Reason;
+use berth_core::wish::Force;
 use berth_core::{Fabric, Policy, Shape};
-use berth_model::GpuSet;
+use berth_model::{GpuSet, NicSet};
 
 use crate::snapshot::Snapshot;
 
@@ -111,7 +112,7 @@ impl Inner {
 /// Set choices by fabric, free GPUs and rule. The fabric is kept alive, so that its address stays its own.
 #[derive(Debug, Default)]
 struct Choices {
-    known: HashMap<(usize, GpuSet, Rule), Choice>,
+    known: HashMap<(usize, Free, Rule), Choice>,
 }
 
 #[derive(Debug)]
@@ -121,7 +122,12 @@ struct Choice {
 }
 
 impl Chooser for Choices {
-    fn choose(&mut self, fabric: &Arc<Fabric>, free: GpuSet, rule: Rule) -> Option<GpuSet> {
+    fn choose(&mut self, fabric: &Arc<Fabric>, free: Free, rule: Rule) -> Option<GpuSet> {
+        // The fabric itself remembers these.
+        if rule.is_plain() {
+            return choose(fabric, free, rule);
+        }
+        let free = if rule.rail == Force::Off { Free { nics: NicSet::EMPTY, ..free } } else { free };
         if self.known.len() >= CHOICES_MAX {
             self.known.clear();
         }

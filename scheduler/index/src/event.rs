@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_core::demand::Totals;
-use berth_core::device::HeldDevice;
+use berth_core::device::Holding;
 use berth_core::policy::Resources;
 use berth_core::view::Compute;
 use berth_model::{BootId, NodeName, NodeTopology};
@@ -50,7 +50,7 @@ pub enum PlanNote {
     /// There is none.
     Absent,
     /// There is one, and it is for this pod on this node.
-    Devices(Vec<HeldDevice>),
+    Devices(Holding),
     /// There is one that is void; the text says why.
     Void(String),
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_core::device::HeldDevice;
+use berth_core::device::Holding;
 use berth_core::view::Compute;
 use berth_core::zone::PodAsk;
 use berth_model::NodeName;
@@ -13,7 +13,7 @@ use crate::event::PodUid;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hold {
     pub(crate) node: NodeName,
-    pub(crate) devices: Vec<HeldDevice>,
+    pub(crate) holding: Holding,
     /// GPUs that the pod takes beyond the named devices.
     pub(crate) unnamed_gpu_count: u32,
     pub(crate) compute: Compute,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use berth_core::policy::Resources;
 use berth_core::view::{Compute, Hardware, HeldInstance, Knowledge, SharedGpu};
 use berth_core::{Fabric, NodeView};
-use berth_model::{GpuSet, MiB, NodeName, NodeTopology};
+use berth_model::{GpuSet, MiB, NicName, NicSet, NodeName, NodeTopology};
 
 use crate::event::{NodeFacts, PlanNote, PodFacts, PodUid};
 use crate::hold::Hold;
@@ -77,6 +77,7 @@ impl NodeEntry {
             held: GpuSet::EMPTY,
             shared: Vec::new(),
             instances: Vec::new(),
+            nics_held: NicSet::EMPTY,
             unplanned_gpu_count: 0,
             is_imprecise: false,
             offered: Arc::clone(&self.offered),
@@ -95,13 +96,17 @@ impl NodeEntry {
                 admissions.push(admission(GpuSet::EMPTY));
                 continue;
             }
+            if let PlanNote::Devices(holding) = &pod.note {
+                take_nics(&mut view, &holding.nics);
+            }
             let holder = count_pod(&mut view, pod, wanted, names);
             admissions.push(admission(holder.set));
             holders.push(holder);
         }
         for (uid, hold) in holds.filter(|(uid, _)| !self.pods.contains_key(*uid)) {
             add_compute(&mut view.requested, hold.compute.cpu_milli, hold.compute.memory);
-            let claims = Claims::of(&view, &hold.devices);
+            let claims = Claims::of(&view, &hold.holding.devices);
+            take_nics(&mut view, &hold.holding.nics);
             let unknown = claims.unknown;
             let (set, _) = take(&mut view, &claims);
             admissions.push(Admission { uid, ask: &hold.ask, admitted_at: "", set });
@@ -127,6 +132,13 @@ impl NodeEntry {
 fn add_compute(sum: &mut Compute, cpu_milli: u64, memory: MiB) {
     sum.cpu_milli = sum.cpu_milli.saturating_add(cpu_milli);
     sum.memory = MiB(sum.memory.0.saturating_add(memory.0));
+}
+
+/// NICs that are not on the node are held by nobody here.
+fn take_nics(view: &mut NodeView, names: &[NicName]) {
+    let nics = view.hardware.as_ref().map_or(&[][..], |h| &h.topology.parts().nics);
+    let held = nics.iter().enumerate().filter(|(_, nic)| names.contains(&nic.name)).map(|(position, _)| position);
+    view.nics_held = view.nics_held.or(held.collect());
 }
 
 fn gpus_wanted(pod: &PodFacts, names: &Resources) -> u32 {

@@ -315,11 +315,11 @@ impl State {
 fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {
     // The same fold as of a bound pod's annotation: what is held does not change when the pod is seen bound. A plan of our own
     // making names devices that are; one that did not would be held by its count.
-    let devices = Note::of(plan, "", Level::Advice).devices().unwrap_or_default();
-    let named = devices.iter().fold(0_u32, |sum, device| sum.saturating_add(device.device_count));
+    let holding = Note::of(plan, "", Level::Advice).holding().unwrap_or_default();
+    let named = holding.devices.iter().fold(0_u32, |sum, device| sum.saturating_add(device.device_count));
     Hold {
         node: plan.node.clone(),
-        devices,
+        holding,
         unnamed_gpu_count: demand.shape.device_count().saturating_sub(named),
         ask: demand.shape.ask.clone(),
         compute: Compute { cpu_milli: demand.shape.cpu_milli, memory: demand.shape.memory },
@@ -327,12 +327,27 @@ fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {
     }
 }
 
-/// How much a node can take, for telling growth: whether it is there, how well it is known, its free GPUs, what the kubelet offers,
-/// and how much is left of GPUs with shares.
-fn capacity(view: &NodeView, exists: bool) -> (bool, Reverse<Knowledge>, u32, u64, Reverse<(u64, u64)>) {
+/// How much a node can take, for telling growth: more of any is more, the first that differs decides.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Capacity {
+    exists: bool,
+    knowledge: Reverse<Knowledge>,
+    free_gpu_count: u32,
+    offered: u64,
+    /// Cores and memory of GPUs with shares.
+    shared: Reverse<(u64, u64)>,
+    nics_held: Reverse<u32>,
+}
+
+fn capacity(view: &NodeView, exists: bool) -> Capacity {
     let free = view.hardware.as_ref().map_or(0, |h| view.unheld(h.topology.usable_gpus()).gpu_count());
-    let offered = view.offered.values().fold(0_u64, |sum, n| sum.saturating_add(*n));
     let taken = view.shared.iter().map(|gpu| gpu.taken).fold(Portion::default(), Portion::plus);
-    let taken = Reverse((u64::from(taken.cores_percent), taken.memory.0));
-    (exists, Reverse(view.knowledge), free.saturating_sub(view.unplanned_gpu_count), offered, taken)
+    Capacity {
+        exists,
+        knowledge: Reverse(view.knowledge),
+        free_gpu_count: free.saturating_sub(view.unplanned_gpu_count),
+        offered: view.offered.values().fold(0_u64, |sum, n| sum.saturating_add(*n)),
+        shared: Reverse((u64::from(taken.cores_percent), taken.memory.0)),
+        nics_held: Reverse(view.nics_held.nic_count()),
+    }
 }

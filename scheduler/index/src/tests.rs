@@ -2,6 +2,7 @@
 
 mod positions;
 mod properties;
+mod rails;
 mod site;
 mod truth;
 
@@ -141,8 +142,9 @@ fn a_pod_bound_by_others_counts_and_makes_the_node_imprecise() {
 #[test]
 fn a_plan_with_unknown_devices_counts_as_used() {
     let mut foreign = pod("p", "a", 2, None);
-    foreign.note =
-        PlanNote::Devices(["GPU-elsewhere", "GPU-a-0"].map(|u| HeldDevice::whole(GpuUuid::parse(u).unwrap())).into());
+    foreign.note = PlanNote::Devices(
+        ["GPU-elsewhere", "GPU-a-0"].map(|u| HeldDevice::whole(GpuUuid::parse(u).unwrap())).into_iter().collect(),
+    );
     let index = with([node("a"), report("a", 1, None), Event::Pod(Box::new(foreign))]);
     assert_eq!(held(&index, "a"), (0b1, 1, true));
 }

@@ -13,15 +13,18 @@ use crate::score::Ppm;
 /// Most GPUs for which tables are made: 65,536 sets. No machine known has more in one node.
 pub(super) const TABLE_GPUS_MAX: usize = 16;
 
-/// How much of a set's quality each thing is. The ring is what a collective runs at; the rest decides among equal rings, as on
-/// machines with NVSwitch where all rings are equal.
-const RING: u64 = 80;
-/// One zone, or as few as the size needs.
-const ZONES: u64 = 10;
-/// A rail for every GPU, or for as many as the machine can give.
-const RAILS: u64 = 5;
-/// All links inside.
-const INSIDE: u64 = 5;
+/// How much of a set's quality each thing is, in this order: ring, zones, rails, links. The ring is what a collective runs at; one zone, or
+/// as few as the size needs; a rail for every GPU, or for as many as the machine can give; all links inside.
+///
+/// A thing in which all sets of a size are equal leaves its weight to the next one, so that on machines with NVSwitch, where every ring
+/// is as good as any other, zones decide.
+const WEIGHTS: [u64; 4] = [80, 10, 5, 5];
+
+/// What decides among sets: a set's own quality counts twice what it keeps for later. Measured with `berth-bench sets`: of one half, one and
+/// two times, one half puts the most jobs on an ideal set at an unchanged number of accepted ones.
+pub(super) fn worth(quality: Ppm, kept: Ppm) -> u32 {
+    quality.0.saturating_mul(2).saturating_add(kept.0)
+}
 
 /// The sizes that pods ask for, and how often in percent, when nobody says otherwise.
 /// Source: multi-GPU jobs of public traces are nearly all powers of two; the shares are those of the `sets` bench.
@@ -89,7 +92,7 @@ impl Table {
         let row = self.row(free);
         let mut found = [(0_u32, GpuSet::EMPTY); TABLE_GPUS_MAX + 1];
         for set in parts(free) {
-            let worth = self.quality(set).0.saturating_add(self.kept(free.minus(set)).0);
+            let worth = worth(self.quality(set), self.kept(free.minus(set)));
             // Parts come in ascending order: of equal ones the lowest stays.
             let best = usize::try_from(set.gpu_count()).ok().and_then(|size| found.get_mut(size));
             if let Some(best) = best.filter(|(most, known)| worth > *most || known.is_empty()) {
@@ -125,77 +128,92 @@ fn set_of(bits: usize) -> GpuSet {
     GpuSet::from_bits(u32::try_from(bits).unwrap_or(0))
 }
 
-/// Weighted things of a set before it is compared with the best of its size: each is at most its weight times [`Ppm::ONE`].
+/// How good every set is, against the best of its size.
 fn qualities(pairs: &Pairs, rails: &Rails, rings: &[u32]) -> Vec<u32> {
-    let sizes = pairs.gpu_count.saturating_add(1);
-    let facts = Facts::of_all(pairs, rails, rings);
+    let facts = facts(pairs, rails, rings);
     let size_of = |bits: usize| usize::try_from(bits.count_ones()).unwrap_or(0);
-    let mut ideal = vec![Facts { zones: u64::MAX, ..Facts::default() }; sizes];
+    let mut spans = vec![[Span::EMPTY; 4]; pairs.gpu_count.saturating_add(1)];
     for (bits, facts) in facts.iter().enumerate() {
-        if let Some(ideal) = ideal.get_mut(size_of(bits)) {
-            ideal.take_better(facts);
+        for (span, fact) in spans.get_mut(size_of(bits)).into_iter().flatten().zip(facts) {
+            span.take(*fact);
         }
     }
+    let weights: Vec<[u64; 4]> = spans.iter().map(weights).collect();
     let mut raw = Vec::with_capacity(facts.len());
-    let mut most = vec![0_u64; sizes];
+    let mut most = vec![0_u64; spans.len()];
     for (bits, facts) in facts.iter().enumerate() {
-        let value = ideal.get(size_of(bits)).map_or(0, |ideal| facts.against(ideal));
-        if let Some(most) = most.get_mut(size_of(bits)) {
-            *most = value.max(*most);
-        }
+        let size = size_of(bits);
+        let (Some(spans), Some(weights), Some(most)) = (spans.get(size), weights.get(size), most.get_mut(size)) else {
+            continue;
+        };
+        let shares =
+            facts.iter().zip(spans).zip(weights).map(|((fact, span), weight)| weight.saturating_mul(span.share(*fact)));
+        let value = shares.fold(0, u64::saturating_add);
+        *most = value.max(*most);
         raw.push(value);
     }
-    let share = |(bits, value): (usize, &u64)| Ppm::ratio(*value, most.get(size_of(bits)).copied().unwrap_or(0)).0;
+    // Where nothing tells the sets apart, all are as good as can be.
+    let share = |(bits, value): (usize, &u64)| match most.get(size_of(bits)).copied().unwrap_or(0) {
+        0 => Ppm::ONE.0,
+        most => Ppm::ratio(*value, most).0,
+    };
     raw.iter().enumerate().map(share).collect()
 }
 
-/// What is looked at in a set.
-#[derive(Debug, Clone, Copy, Default)]
-struct Facts {
-    ring: u64,
-    inside: u64,
-    zones: u64,
-    rails: u64,
+/// What is looked at in a set, more is better: ring, zones (as parts of [`Ppm::ONE`] per zone), rails, links.
+type Facts = [u64; 4];
+
+/// Of every set, the links from the set without its highest GPU.
+fn facts(pairs: &Pairs, rails: &Rails, rings: &[u32]) -> Vec<Facts> {
+    let mut all: Vec<Facts> = Vec::with_capacity(rings.len());
+    for (bits, ring) in rings.iter().enumerate() {
+        let set = set_of(bits);
+        let inside = set.highest().map_or(0, |highest| {
+            let rest = bits.checked_sub(bit(usize::from(highest.0))).and_then(|rest| all.get(rest));
+            let links = set.iter().map(|gpu| if gpu == highest { 0 } else { u64::from(pairs.value(gpu, highest)) });
+            links.fold(rest.map_or(0, |[_, _, _, inside]| *inside), u64::saturating_add)
+        });
+        // One GPU has no collective inside the node: rails do not make it better, so that it leaves them to others.
+        let rails = if set.gpu_count() > 1 { rails.matched(set).gpu_count } else { 0 };
+        let zones = u64::from(Ppm::ONE.0).checked_div(pairs.zone_count(set)).unwrap_or(0);
+        all.push([u64::from(*ring), zones, u64::from(rails), inside]);
+    }
+    all
 }
 
-impl Facts {
-    /// Of every set, each from the set without its highest GPU.
-    fn of_all(pairs: &Pairs, rails: &Rails, rings: &[u32]) -> Vec<Self> {
-        let mut all: Vec<Self> = Vec::with_capacity(rings.len());
-        for (bits, ring) in rings.iter().enumerate() {
-            let set = set_of(bits);
-            let inside = set.highest().map_or(0, |highest| {
-                let rest = bits.checked_sub(bit(usize::from(highest.0))).and_then(|rest| all.get(rest));
-                let links = set.iter().map(|gpu| if gpu == highest { 0 } else { u64::from(pairs.value(gpu, highest)) });
-                links.fold(rest.map_or(0, |rest| rest.inside), u64::saturating_add)
-            });
-            // One GPU has no collective inside the node: rails do not make it better, so that it leaves them to others.
-            let rails = if set.gpu_count() > 1 { rails.matched(set).gpu_count } else { 0 };
-            all.push(Self { ring: u64::from(*ring), inside, zones: pairs.zone_count(set), rails: u64::from(rails) });
-        }
-        all
-    }
+/// Least and most of a thing over all sets of a size.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    least: u64,
+    most: u64,
+}
 
-    fn take_better(&mut self, other: &Self) {
-        self.ring = self.ring.max(other.ring);
-        self.inside = self.inside.max(other.inside);
-        self.zones = self.zones.min(other.zones);
-        self.rails = self.rails.max(other.rails);
+impl Span {
+    const EMPTY: Self = Self { least: u64::MAX, most: 0 };
+
+    fn take(&mut self, fact: u64) {
+        (self.least, self.most) = (self.least.min(fact), self.most.max(fact));
     }
 
     /// What nobody of this size can have counts as had.
-    fn against(&self, ideal: &Self) -> u64 {
-        let share = |part: u64, whole: u64| {
-            if whole == 0 { u64::from(Ppm::ONE.0) } else { u64::from(Ppm::ratio(part, whole).0) }
-        };
-        let parts = [
-            (RING, share(self.ring, ideal.ring)),
-            (ZONES, share(ideal.zones, self.zones)),
-            (RAILS, share(self.rails, ideal.rails)),
-            (INSIDE, share(self.inside, ideal.inside)),
-        ];
-        parts.iter().fold(0, |sum, (weight, value)| sum.saturating_add(weight.saturating_mul(*value)))
+    fn share(self, fact: u64) -> u64 {
+        u64::from(if self.most == 0 { Ppm::ONE } else { Ppm::ratio(fact, self.most) }.0)
     }
+}
+
+/// [`WEIGHTS`], with those of things in which all sets are equal moved on.
+fn weights(spans: &[Span; 4]) -> [u64; 4] {
+    let mut weights = [0; 4];
+    let mut moved = 0_u64;
+    for ((weight, own), span) in weights.iter_mut().zip(WEIGHTS).zip(spans) {
+        moved = moved.saturating_add(own);
+        if span.least != span.most {
+            *weight = moved;
+            moved = 0;
+        }
+    }
+    // What is left at the end is the same for all sets.
+    weights
 }
 
 /// For every set of free GPUs the quality that the next pod would find, over [`SIZES`]; a size that does not fit finds zero.

@@ -70,6 +70,23 @@ fn soft_ranks_have_few_steps_and_never_turn_the_order_round() {
 }
 
 #[test]
+fn soft_classes_part_what_differs_and_leave_small_differences_alone() {
+    let of = |values: &[u32]| {
+        let one = |value: &u32| Candidate {
+            name_rank: 0,
+            score: Score { is_trusted: true, value: Ppm(*value) },
+            zone: None,
+            is_avoided: false,
+        };
+        soft_ranks(&values.iter().map(one).collect::<Vec<_>>(), 4)
+    };
+    assert_eq!(of(&[600_000, 740_000]), [3, 4], "most of the score is the same everywhere");
+    assert_eq!(of(&[640_001, 740_000]), [4, 4], "less than a class");
+    assert_eq!(of(&[0, 250_000, 500_000, 750_000, 1_000_000]), [1, 2, 3, 4, 4]);
+    assert_eq!(of(&[]), [0_i64; 0]);
+}
+
+#[test]
 fn equal_scores_fall_to_the_name() {
     let score = Score { is_trusted: true, value: Ppm(5) };
     let named = |name_rank| Candidate { name_rank, score, zone: None, is_avoided: false };

@@ -10,8 +10,7 @@ use berth_model::{GpuIndex, GpuSet, MiB};
 
 use crate::demand::{Share, ShareMemory, ShareSlot};
 use crate::device::Portion;
-use crate::fabric::Fabric;
-use crate::place::{Rule, satisfies};
+use crate::place::Judge;
 
 /// A card that shares may go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,10 +90,8 @@ const STEPS_MAX: u32 = 20_000;
 /// What bounds one search.
 #[derive(Debug)]
 pub struct Search<'a> {
-    /// Links, rails and zones of the node.
-    pub fabric: &'a Fabric,
     /// What the set of all the pod's cards must be.
-    pub rule: Rule,
+    pub judge: Judge<'a>,
     /// Cards that the pod has whole: they belong to its set.
     pub whole: GpuSet,
     /// How many free cards may be opened: pods whose devices nobody knows count against them.
@@ -166,7 +163,7 @@ impl Search<'_> {
                 && (card.share_count > 0 || may_open)
                 && card.has_cores(portion)
                 && card.has_memory(portion)
-                && satisfies(self.fabric, own.with(card.index), self.rule);
+                && self.judge.satisfies(own.with(card.index));
             if fits {
                 let after = card.with(portion);
                 offers.push((worth(&Offer { before: *card, after }), at, after));

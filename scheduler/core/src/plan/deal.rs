@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use berth_model::{Gpu, GpuIndex, GpuSet, NicName, PcieLevel, PortState};
+use berth_model::{Gpu, GpuIndex, GpuSet, NicName};
 
 use super::{Chosen, ContainerPlan, PlannedDevice};
 use crate::demand::ShareMemory;
 use crate::demand::{ContainerDemand, Kind};
 use crate::device::{Extent, Portion};
-use crate::view::Hardware;
+use crate::place::{Judge, Rule};
+use crate::view::{Hardware, NodeView};
 
 /// Deals the devices to the containers in order, each kind by itself. Plain init containers take from the front and give back.
 pub(super) fn deal(demands: &[ContainerDemand], chosen: Option<(&Chosen, &Hardware)>) -> Vec<ContainerPlan> {
@@ -61,23 +62,10 @@ fn part(kind: &Kind, chosen: &Chosen, hardware: &Hardware) -> Vec<PlannedDevice>
     }
 }
 
-/// Active NICs under the same PCIe switch as one of the GPUs: for each GPU its nearest.
-pub(super) fn rails(hardware: &Hardware, set: GpuSet) -> Vec<NicName> {
-    let parts = hardware.topology.parts();
-    let mut names = Vec::new();
-    for gpu in set.iter() {
-        let level =
-            |n: usize| parts.links.link(usize::from(gpu.0), parts.gpus.len().saturating_add(n)).and_then(|l| l.pcie);
-        let mut nearest: Option<(PcieLevel, &NicName)> = None;
-        for (n, nic) in parts.nics.iter().enumerate().filter(|(_, nic)| nic.state == PortState::Active) {
-            let Some(level) = level(n).filter(|l| *l >= PcieLevel::Pxb) else { continue };
-            if nearest.is_none_or(|(best, _)| level > best) {
-                nearest = Some((level, &nic.name));
-            }
-        }
-        if let Some((_, name)) = nearest.filter(|(_, name)| !names.contains(*name)) {
-            names.push(name.clone());
-        }
-    }
-    names
+/// The NICs of the GPUs, one for each that can have one; none where the pod wishes no rails.
+pub(super) fn rails(view: &NodeView, hardware: &Hardware, set: GpuSet, rule: Rule) -> Vec<NicName> {
+    let nics = &hardware.topology.parts().nics;
+    let judge = Judge::of(&hardware.fabric, rule, view.nics_free());
+    let name = |(_, nic): (GpuIndex, usize)| nics.get(nic).map(|nic| nic.name.clone());
+    judge.nics(set).into_iter().filter_map(name).collect()
 }

@@ -44,7 +44,10 @@ pub fn detail(reason: Reason, view: &NodeView, shape: &Shape, policy: &Policy) -
         Reason::LinkBusy => format!("{asked} asked, joined by {}; free are {free}", wished_link(shape)),
         Reason::RailUnmet | Reason::RailBusy => {
             let railed = view.hardware.as_ref().map_or(GpuSet::EMPTY, |h| h.fabric.railed());
-            format!("{asked} asked; with a rail are {railed}; free are {free}")
+            format!(
+                "{asked} asked; with a rail are {railed}; free are {free}; {} of their NICs are held",
+                view.nics_held.nic_count()
+            )
         }
         Reason::ZoneUnmet => format!("{asked} asked in one zone"),
         Reason::ZoneBusy => format!("{asked} asked in one zone; free are {free}"),

@@ -1,9 +1,9 @@
 //! A set of whole GPUs on a node whose kubelet may refuse the pod, or narrows it to some zones: the set lies where the kubelet will look.
 
-use berth_model::{GpuIndex, GpuSet};
+use berth_model::{GpuIndex, GpuSet, NicSet};
 
 use crate::demand::Shape;
-use crate::place::{Chooser, Rule};
+use crate::place::{Chooser, Free, Rule};
 use crate::policy::Policy;
 use crate::unfit::Reason;
 use crate::view::{Hardware, NodeView};
@@ -21,7 +21,8 @@ pub(super) fn set_of(
     let rule = Rule::of(shape);
     let freely = super::set_of(view, hardware, candidates, rule, chooser)?;
     let Some(site) = &view.site else { return Ok(freely) };
-    let mut planner = Planner { hardware, candidates, rule, chooser, policy, offered: GpuSet::EMPTY };
+    let nics = view.nics_free();
+    let mut planner = Planner { hardware, candidates, nics, rule, chooser, policy, offered: GpuSet::EMPTY };
     let mut trial = Site::clone(site);
     let Ok(admitted) = admit(&mut trial, &shape.ask, &mut planner) else {
         return Err(refused(view, hardware, shape, policy));
@@ -32,7 +33,8 @@ pub(super) fn set_of(
     if freely.minus(within).is_empty() {
         return Ok(freely);
     }
-    chooser.choose(&hardware.fabric, view.unheld(within), rule).ok_or(Reason::KubeletBusy)
+    let free = Free { gpus: view.unheld(within), nics };
+    chooser.choose(&hardware.fabric, free, rule).ok_or(Reason::KubeletBusy)
 }
 
 /// Whether the kubelet would refuse the pod on the idle machine too.
@@ -46,6 +48,7 @@ fn refused(view: &NodeView, hardware: &Hardware, shape: &Shape, policy: &Policy)
 struct Planner<'a> {
     hardware: &'a Hardware,
     candidates: GpuSet,
+    nics: NicSet,
     rule: Rule,
     chooser: &'a mut dyn Chooser,
     policy: &'a Policy,
@@ -67,7 +70,8 @@ impl Steer for Planner<'_> {
         self.offered = self.offered.or(open);
         let size = u32::try_from(count).unwrap_or(u32::MAX);
         let rule = Rule { size, ..self.rule };
-        let set = self.chooser.choose(&self.hardware.fabric, open.and(self.candidates), rule);
+        let free = Free { gpus: open.and(self.candidates), nics: self.nics };
+        let set = self.chooser.choose(&self.hardware.fabric, free, rule);
         let set = set.unwrap_or(GpuSet::EMPTY);
         set.iter().map(|index| usize::from(index.0)).collect()
     }

@@ -6,7 +6,7 @@ use super::{Chosen, set_of};
 use crate::demand::Shape;
 use crate::device::Portion;
 use crate::place::share::{Card, Search};
-use crate::place::{Chooser, Rule, satisfies};
+use crate::place::{Chooser, Judge, Rule};
 use crate::policy::{Policy, SharePolicy};
 use crate::unfit::Reason;
 use crate::view::{Hardware, NodeView};
@@ -28,7 +28,7 @@ pub(super) fn choose(
     // Shares first: they fill cards that are shared already, and the set has the choice among the others.
     if let Some(shares) = site.place(rule, GpuSet::EMPTY, chooser)
         && let Ok(whole) = set_of(view, hardware, candidates.minus(shares.set()), rule, chooser)
-        && satisfies(&hardware.fabric, whole.or(shares.set()), rule)
+        && Judge::of(&hardware.fabric, rule, view.nics_free()).satisfies(whole.or(shares.set()))
     {
         return Ok(Chosen { whole, ..shares });
     }
@@ -77,7 +77,8 @@ impl Site<'_> {
     fn search(&self, rule: Rule, whole: GpuSet) -> Search<'_> {
         let free = self.view.unheld(self.hardware.topology.usable_gpus()).minus(whole).gpu_count();
         let free_count_max = free.saturating_sub(self.view.unplanned_gpu_count);
-        Search { fabric: &self.hardware.fabric, rule, whole, free_count_max }
+        let judge = Judge::of(&self.hardware.fabric, rule, self.view.nics_free());
+        Search { judge, whole, free_count_max }
     }
 
     fn place(&self, rule: Rule, whole: GpuSet, chooser: &dyn Chooser) -> Option<Chosen> {
@@ -93,7 +94,9 @@ impl Site<'_> {
 
     fn is_possible_when_idle(&self, rule: Rule) -> bool {
         let mut cards = self.cards(self.candidates, true);
-        let search = Search { free_count_max: u32::MAX, ..self.search(rule, GpuSet::EMPTY) };
+        let fabric = &self.hardware.fabric;
+        let judge = Judge::of(fabric, rule, fabric.all_nics());
+        let search = Search { judge, whole: GpuSet::EMPTY, free_count_max: u32::MAX };
         search.place(&mut cards, &self.shape.shares, &crate::place::share::worth).is_some()
     }
 

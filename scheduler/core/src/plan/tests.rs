@@ -52,7 +52,8 @@ fn two_gpus_on_a_hybrid_mesh_are_a_double_link() {
 
 #[test]
 fn a_plan_names_devices_rails_zone_and_link() {
-    let plan = plan(&idle(Box8::Switched), &demand(2, &[]), &Policy::default()).unwrap();
+    let wish = [("berth.dev/rail", "preferred")];
+    let plan = plan(&idle(Box8::Switched), &demand(2, &wish), &Policy::default()).unwrap();
     let uuids: Vec<&str> = plan.containers[0].devices.iter().map(|g| g.uuid.as_str()).collect();
     assert_eq!(uuids, ["GPU-4", "GPU-5"], "the other zone still has four GPUs with a rail each");
     let nics: Vec<&str> = plan.nics.iter().map(NicName::as_str).collect();
@@ -157,8 +158,11 @@ fn most_allocated_fills_the_used_node_first_and_spread_the_empty_one() {
     let spread = "apiVersion: config.berth.dev/v1alpha1\nkind: Policy\nclasses: {default: {placement: spread}}\n";
     let spread = crate::policy::parse(spread).unwrap();
     assert!(value(&used, &spread) < value(&empty, &spread));
-    // gpu 3 x 4/8, cpu 1 x 28/96, memory 1 x 128Gi/1Ti, link 2 x 1, over 7.
-    assert_eq!(value(&used, &policy).value, Ppm((3 * 500_000 + 291_666 + 125_000 + 2 * 1_000_000) / 7));
+    // gpu 3 x 4/8, cpu 1 x 28/96, memory 1 x 128Gi/1Ti, link 4 x 1, kept 2 x what the set leaves, over 11.
+    let planned = plan(&used, &one, &policy).unwrap();
+    let kept = |set| used.hardware.as_ref().unwrap().fabric.kept(set).0;
+    let kept = 1_000_000 - kept(bits(0b1111_1000)) + kept(bits(0b1111_1000).minus(planned.set.unwrap()));
+    assert_eq!(planned.score.value, Ppm((3 * 500_000 + 291_666 + 125_000 + 4 * 1_000_000 + 2 * kept) / 11));
 }
 
 #[test]
@@ -192,5 +196,39 @@ fn a_pod_that_prefers_nvlink_goes_where_there_is_some() {
     let with = idle(Box8::PciePairs);
     let score = |view: &NodeView, demand: &Demand| plan(view, demand, &policy).unwrap().score;
     assert!(score(&with, &wish) > score(&without, &wish));
-    assert_eq!(score(&with, &demand(2, &[])), score(&without, &demand(2, &[])), "who has no wish sees no difference");
+}
+
+#[test]
+fn a_nic_is_one_pods_while_it_holds_it() {
+    let view = idle(Box8::Switched);
+    let required = demand(2, &[("berth.dev/rail", "required")]);
+    let nics = |plan: &Plan| plan.nics.iter().map(|n| n.as_str().to_owned()).collect::<Vec<_>>();
+    // GPUs 4 and 5 are free, but somebody holds the NIC of GPU 4.
+    let held = NodeView { nics_held: berth_model::NicSet::EMPTY.with(4), ..view.clone() };
+    let other = plan(&held, &required, &Policy::default()).unwrap();
+    assert!(!nics(&other).contains(&"mlx5_4".to_owned()) && nics(&other).len() == 2, "{:?}", nics(&other));
+    let nearly_all = NodeView { nics_held: (0..5).collect(), ..view.clone() };
+    assert_eq!(planned(&nearly_all, &required), Err(Reason::RailBusy));
+    let preferred = demand(2, &[("berth.dev/rail", "preferred")]);
+    let one = plan(&nearly_all, &preferred, &Policy::default()).unwrap();
+    assert_eq!(nics(&one), ["mlx5_5"], "what can be had is had");
+    assert!(
+        plan(&view, &demand(2, &[]), &Policy::default()).unwrap().nics.is_empty(),
+        "who wishes no rail holds no NIC"
+    );
+}
+
+#[test]
+fn who_asks_for_an_rdma_device_prefers_a_rail() {
+    let lines = "apiVersion: config.berth.dev/v1alpha1\nkind: Policy\nresources: {rdma: [rdma/hca]}\n";
+    let policy = crate::policy::parse(lines).unwrap();
+    let with = |annotations: &[(&str, &str)]| {
+        let requests = [("nvidia.com/gpu", "1"), ("rdma/hca", "1")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let container = ContainerRequest { requests: requests.into(), ..ContainerRequest::default() };
+        let annotations = annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let pod = PodRequest { containers: vec![container], annotations, ..PodRequest::default() };
+        Demand::parse(&pod, &policy).unwrap().shape.rail
+    };
+    assert_eq!(with(&[]), wish::Force::Preferred);
+    assert_eq!(with(&[("berth.dev/rail", "off")]), wish::Force::Off);
 }

@@ -98,6 +98,7 @@ struct WeightsSpec {
     cpu: Option<Spanned<u32>>,
     memory: Option<Spanned<u32>>,
     link: Option<Spanned<u32>>,
+    kept: Option<Spanned<u32>>,
 }
 
 /// The policy that holds when nothing is said. A test compares it with the default document.
@@ -140,7 +141,7 @@ pub(super) fn built_in() -> Policy {
 fn base_class() -> Class {
     Class {
         placement: Placement::Binpack,
-        weights: Weights { gpu: 3, cpu: 1, memory: 1, link: 2 },
+        weights: Weights { gpu: 3, cpu: 1, memory: 1, link: 4, kept: 2 },
         link: None,
         rail: Force::Off,
         zone: Force::Off,
@@ -340,8 +341,9 @@ fn take_weights(key: &str, given: &Spanned<WeightsSpec>, base: Weights) -> Resul
         cpu: take("cpu", &given.value.cpu, base.cpu)?,
         memory: take("memory", &given.value.memory, base.memory)?,
         link: take("link", &given.value.link, base.link)?,
+        kept: take("kept", &given.value.kept, base.kept)?,
     };
-    if weights == (Weights { gpu: 0, cpu: 0, memory: 0, link: 0 }) {
+    if weights == (Weights { gpu: 0, cpu: 0, memory: 0, link: 0, kept: 0 }) {
         return wrong(given.referenced, format!("{key}: at least one weight must be above 0"));
     }
     Ok(weights)

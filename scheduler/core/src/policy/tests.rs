@@ -18,7 +18,7 @@ fn a_class_inherits_from_class_default() {
     let policy = parse(&with("classes:\n  default: {placement: spread}\n  big: {weights: {link: 9}}\n")).unwrap();
     let big = policy.class("big").unwrap();
     assert_eq!(big.placement, Placement::Spread);
-    assert_eq!(big.weights, Weights { gpu: 3, cpu: 1, memory: 1, link: 9 });
+    assert_eq!(big.weights, Weights { gpu: 3, cpu: 1, memory: 1, link: 9, kept: 2 });
     assert_eq!(policy.class("training"), None, "classes replace the built-in ones");
 }
 
@@ -37,7 +37,12 @@ fn what_is_wrong_is_named_with_line_and_column() {
         ("shortList: {size: none}\n", 3, 19, "shortList.size"),
         ("order: {softSteps: 99}\n", 3, 20, "between 1 and 16"),
         ("defaultClass: nope\n", 3, 15, "defaultClass: \"nope\" is none of the classes default"),
-        ("classes:\n  a: {weights: {gpu: 0, cpu: 0, memory: 0, link: 0}}\ndefaultClass: a\n", 4, 16, "above 0"),
+        (
+            "classes:\n  a: {weights: {gpu: 0, cpu: 0, memory: 0, link: 0, kept: 0}}\ndefaultClass: a\n",
+            4,
+            16,
+            "above 0",
+        ),
         ("classes:\n  default: {weights: {gpu: -1}}\n", 4, 28, ""),
         ("classes:\n  default: {link: nvlnk}\n", 4, 19, "classes.default.link: \"nvlnk\" is not nvlink, pix"),
         ("resources: {gpu: [cpu]}\n", 3, 19, "no extended resource"),

@@ -66,7 +66,7 @@ impl MemoryBinder {
             .plan_and_hold(&uid, &node, &demand, &policy, until_ms)
             .map_err(|u| Failure::new(u.reason.code(), u.to_string()))?;
         let note = Note::of(&plan, &args.pod_uid, Level::Advice);
-        let devices = note.devices().map_err(|e| Failure::new("plan", e.to_string()))?;
+        let holding = note.holding().map_err(|e| Failure::new("plan", e.to_string()))?;
         self.cluster.index.apply(Event::Pod(Box::new(PodFacts {
             uid: uid.clone(),
             namespace: request.namespace.clone(),
@@ -74,7 +74,7 @@ impl MemoryBinder {
             node: Some(node),
             is_ended: false,
             totals: Totals::of(&request),
-            note: PlanNote::Devices(devices),
+            note: PlanNote::Devices(holding),
             truth: std::collections::BTreeMap::new(),
         })));
         self.cluster.waiting.forget(&uid);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use berth_core::NodeView;
-use berth_core::device::{Extent, HeldDevice, Portion};
+use berth_core::device::{Extent, HeldDevice, Holding, Portion};
 use berth_core::policy::Resources;
 use berth_core::view::HeldInstance;
 use berth_model::{GpuIndex, GpuSet, GpuUuid, MiB};
@@ -92,7 +92,7 @@ pub(super) fn planned(view: &NodeView, pod: &PodFacts) -> (Claims, String) {
     match &pod.note {
         PlanNote::Absent => (Claims::default(), "bound without a plan".to_owned()),
         PlanNote::Void(why) => (Claims::default(), why.clone()),
-        PlanNote::Devices(devices) => {
+        PlanNote::Devices(Holding { devices, .. }) => {
             let claims = Claims::of(view, devices);
             let problem = match (claims.unknown, devices.is_empty()) {
                 (0, false) => String::new(),

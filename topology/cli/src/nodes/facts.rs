@@ -119,8 +119,8 @@ fn truth(pod: &Pod) -> BTreeMap<String, Vec<String>> {
 fn plan_note(pod: &Pod, uid: &str, node: &NodeName) -> PlanNote {
     let annotations = pod.metadata.annotations.as_ref();
     let Some(text) = annotations.and_then(|a| a.get(PLAN_KEY)) else { return PlanNote::Absent };
-    match Note::parse(text, uid, node).and_then(|note| note.devices()) {
-        Ok(devices) => PlanNote::Devices(devices),
+    match Note::parse(text, uid, node).and_then(|note| note.holding()) {
+        Ok(holding) => PlanNote::Devices(holding),
         Err(error) => PlanNote::Void(error.to_string()),
     }
 }

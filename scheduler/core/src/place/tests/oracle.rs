@@ -180,20 +180,28 @@ impl Judge {
         }
         let mut quality = vec![0; facts.len()];
         for sets in by_size.values() {
-            let most = |i: usize| sets.iter().map(|s| facts[*s][i]).max().unwrap();
-            let least_zones = sets.iter().map(|s| facts[*s][2]).min().unwrap();
+            let better = |s: usize| {
+                let [ring, rails, zones, inside] = facts[s];
+                [ring, 1_000_000 / zones, rails, inside]
+            };
             let share =
                 |part: u64, whole: u64| u64::from(if whole == 0 { Ppm::ONE } else { Ppm::ratio(part, whole) }.0);
             let raw = |s: usize| {
-                let [ring, rails, zones, inside] = facts[s];
-                80 * share(ring, most(0))
-                    + 10 * share(least_zones, zones)
-                    + 5 * share(rails, most(1))
-                    + 5 * share(inside, most(3))
+                let (mut sum, mut weight) = (0, 0);
+                for (i, own) in [80, 10, 5, 5].into_iter().enumerate() {
+                    weight += own;
+                    let most = sets.iter().map(|s| better(*s)[i]).max().unwrap();
+                    if sets.iter().any(|s| better(*s)[i] != most) {
+                        sum += weight * share(better(s)[i], most);
+                        weight = 0;
+                    }
+                }
+                sum
             };
             let best = sets.iter().map(|s| raw(*s)).max().unwrap();
             for set in sets {
-                quality[*set] = Ppm::ratio(raw(*set), best).0;
+                // Where nothing tells the sets apart, all are as good as can be.
+                quality[*set] = if best == 0 { Ppm::ONE.0 } else { Ppm::ratio(raw(*set), best).0 };
             }
         }
         quality
@@ -210,8 +218,8 @@ impl Judge {
         u32::try_from(sizes.iter().map(|(size, share)| share * best(*size)).sum::<u64>() / all).unwrap()
     }
 
-    fn choose(&self, free: usize, rule: Rule) -> Option<GpuSet> {
-        let rails = self.rails(0);
+    fn choose(&self, free: usize, nics_held: u128, rule: Rule) -> Option<GpuSet> {
+        let rails = self.rails(nics_held);
         let mut best: Option<(usize, _)> = None;
         for set in (0..=free).filter(|s| s & !free == 0 && s.count_ones() == rule.size) {
             let gpus = members(set);
@@ -219,7 +227,7 @@ impl Judge {
                 .iter()
                 .flat_map(|a| gpus.iter().filter(move |b| *b > a).map(move |b| self.link(*a, *b).class()))
                 .min();
-            let matched = most_matched(&rails, &gpus, 0).0;
+            let (matched, nearest) = most_matched(&rails, &gpus, 0);
             let (is_railed, one_zone) = (matched == rule.size, self.has_one_zone(&gpus));
             let linked = |l: LinkWish| worst.is_none_or(|w| w >= l.least);
             let hard = rule.link.is_none_or(|l| l.force != Force::Required || linked(l))
@@ -231,13 +239,33 @@ impl Judge {
             let soft = u32::from(rule.link.is_some_and(|l| l.force == Force::Preferred && linked(l)))
                 + u32::from(rule.rail == Force::Preferred && is_railed)
                 + u32::from(rule.zone == Force::Preferred && one_zone);
-            let matched = if rule.rail == Force::Off { 0 } else { matched };
-            let worth = (soft, matched, self.quality[set] + self.kept[free & !set], Reverse(set));
+            let (matched, nearest) = if rule.rail == Force::Off { (0, 0) } else { (matched, nearest) };
+            let worth = (soft, matched, 2 * self.quality[set] + self.kept[free & !set], nearest, Reverse(set));
             if best.as_ref().is_none_or(|(_, most)| worth > *most) {
                 best = Some((set, worth));
             }
         }
         best.map(|(set, _)| GpuSet::from_bits(u32::try_from(set).unwrap()))
+    }
+}
+
+impl Judge {
+    /// The NICs of a set are each another one, free and under the GPU's switch, and no other matching has more or nearer ones.
+    fn check_nics(&self, fabric: &Fabric, set: GpuSet, held: u128, rule: Rule) {
+        let rails = self.rails(held);
+        let free = (0..96).filter(|n| held >> n & 1 == 0).collect();
+        let given = super::super::Judge::of(fabric, rule, free).nics(set);
+        let gpus: BTreeSet<GpuIndex> = given.iter().map(|(gpu, _)| *gpu).collect();
+        let nics: BTreeSet<usize> = given.iter().map(|(_, nic)| *nic).collect();
+        assert_eq!((gpus.len(), nics.len()), (given.len(), given.len()), "{given:?}");
+        let mut nearest = 0;
+        for (gpu, nic) in &given {
+            let rail = rails[usize::from(gpu.0)].iter().find(|(n, _)| n == nic);
+            nearest += u32::from(rail.expect("a NIC that is no rail of the GPU, or is held").1);
+            assert!(set.contains(*gpu));
+        }
+        let members: Vec<usize> = set.iter().map(|gpu| usize::from(gpu.0)).collect();
+        assert_eq!((u32::try_from(given.len()).unwrap(), nearest), most_matched(&rails, &members, 0));
     }
 }
 
@@ -265,9 +293,15 @@ fn a_choice_on_any_machine_of_eight_equals_brute_force() {
         for _ in 0..60 {
             let rule = rule(&mut draws, gpus);
             let free = draws.below(1 << gpus);
-            let expected = judge.choose(free, rule);
-            let found = choose(&fabric, GpuSet::from_bits(u32::try_from(free).unwrap()), rule);
-            assert_eq!(found, expected, "free {free:b} {rule:?} {:?}", judge.topology.parts());
+            let nic_count = judge.topology.parts().nics.len();
+            let held = u128::try_from(draws.below(1 << nic_count) & draws.below(1 << nic_count)).unwrap();
+            let expected = judge.choose(free, held, rule);
+            let nics: NicSet = (0..nic_count).filter(|n| held >> n & 1 == 0).collect();
+            let found = choose(&fabric, Free { gpus: GpuSet::from_bits(u32::try_from(free).unwrap()), nics }, rule);
+            assert_eq!(found, expected, "free {free:b} NICs {nics} {rule:?} {:?}", judge.topology.parts());
+            if let Some(set) = found.filter(|_| rule.rail != Force::Off) {
+                judge.check_nics(&fabric, set, held, rule);
+            }
             cases += 1;
             refused += usize::from(found.is_none());
         }
@@ -284,10 +318,11 @@ fn the_table_of_sixteen_gpus_equals_the_exhaustive_answer() {
             let free = GpuSet::from_bits(u32::try_from(draws.below(1 << 16)).unwrap());
             let size = u32::try_from(1 + draws.below(16)).unwrap();
             let plain = Rule { size, link: None, rail: Force::Off, zone: Force::Off };
-            let worth = |set: &GpuSet| (fabric.quality(*set).0 + fabric.kept(free.minus(*set)).0, Reverse(set.bits()));
+            let worth =
+                |set: &GpuSet| (2 * fabric.quality(*set).0 + fabric.kept(free.minus(*set)).0, Reverse(set.bits()));
             let exhaustive = free.subsets(size).max_by_key(worth);
-            assert_eq!(choose(&fabric, free, plain), exhaustive, "free {free} size {size}");
-            assert_eq!(choose(&fabric, free, plain), exhaustive, "the second answer is the load");
+            assert_eq!(choose(&fabric, all_nics_and(free), plain), exhaustive, "free {free} size {size}");
+            assert_eq!(choose(&fabric, all_nics_and(free), plain), exhaustive, "the second answer is the load");
         }
     }
 }

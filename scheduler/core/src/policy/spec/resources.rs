@@ -56,11 +56,12 @@ fn one(name: &Spanned<String>, key: &str, example: &str) -> Result<Option<String
     Ok(Some(name.value.clone()))
 }
 
-/// An extended resource is domain/name outside kubernetes.io. Source: apis/core/helper IsExtendedResourceName.
+/// An extended resource is domain/name outside kubernetes.io; the domain may be one word, as in rdma/hca. Source: apis/core/helper
+/// IsExtendedResourceName.
 fn check(name: &Spanned<String>, key: &str, example: &str) -> Result<(), PolicyError> {
     let (domain, rest) = name.value.split_once('/').unwrap_or(("", ""));
     let is_legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    let shaped = !rest.is_empty() && domain.contains('.') && name.value.replacen('/', "", 1).chars().all(is_legal);
+    let shaped = !rest.is_empty() && !domain.is_empty() && name.value.replacen('/', "", 1).chars().all(is_legal);
     if !shaped || domain.ends_with("kubernetes.io") || name.value.len() > 253 {
         let message = format!("{key}: {:?} is no extended resource such as {example}", name.value);
         return wrong(name.referenced, message);

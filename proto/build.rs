@@ -6,6 +6,7 @@
 use std::error::Error;
 
 const PROTO: &str = "topology/v1alpha1/topology.proto";
+const POD_RESOURCES: &str = "kubelet/podresources/v1.proto";
 const PACKAGE: &str = "berth.topology.v1alpha1";
 
 /// `FieldDescriptorProto.Label.LABEL_REPEATED`.
@@ -27,6 +28,11 @@ const LIMITS: &[(&str, &str)] = &[
     ("Status.nics", "NICS_MAX"),
     ("Status.links", "DEVICES_MAX"),
     ("Status.findings", "FINDINGS_MAX"),
+    ("Status.drifts", "DRIFTS_MAX"),
+    ("Drift.pod", "POD_BYTES_MAX"),
+    ("Drift.pod_uid", "NAME_BYTES_MAX"),
+    ("Drift.resource", "RESOURCE_BYTES_MAX"),
+    ("Drift.devices", "DRIFT_DEVICES_MAX"),
     ("Driver.version", "NAME_BYTES_MAX"),
     ("Driver.text", "TEXT_BYTES_MAX"),
     ("Zone.cpus", "CPU_LIST_BYTES_MAX"),
@@ -124,6 +130,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     tonic_prost_build::configure().compile_fds_with_config(files, config)?;
+    kubelet()
+}
+
+/// The kubelet's own services: wire only, no JSON form.
+fn kubelet() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed={POD_RESOURCES}");
+    let mut compiler = protox::Compiler::new(["."])?;
+    compiler.include_source_info(true).open_file(POD_RESOURCES)?;
+    let files = compiler.file_descriptor_set();
+    tonic_prost_build::configure().compile_fds_with_config(files, prost_build::Config::new())?;
     Ok(())
 }
 

@@ -7,15 +7,15 @@ use std::fmt::Display;
 
 use berth_model::link::MatrixError;
 use berth_model::{
-    BootId, CpuSet, Driver, DriverVersions, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, HugePages, LinkMatrix,
-    MiB, NodeName, NodeTopology, Parts, PciAddress, TopologyError, Zone, ZoneId,
+    BootId, CpuSet, Drift, Driver, DriverVersions, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, HugePages,
+    LinkMatrix, MiB, NodeName, NodeTopology, Parts, PciAddress, TopologyError, Zone, ZoneId,
 };
 
 use crate::detail::{self, Product};
 use crate::encode::cpus_of_zone;
 use crate::limit::{
-    CPU_LIST_BYTES_MAX, DEVICES_MAX, FINDINGS_MAX, GPUS_MAX, NAME_BYTES_MAX, NICS_MAX, ROW_BYTES_MAX, TEXT_BYTES_MAX,
-    ZONES_MAX, cut,
+    CPU_LIST_BYTES_MAX, DEVICES_MAX, DRIFT_DEVICES_MAX, DRIFTS_MAX, FINDINGS_MAX, GPUS_MAX, ID_BYTES_MAX,
+    NAME_BYTES_MAX, NICS_MAX, POD_BYTES_MAX, RESOURCE_BYTES_MAX, ROW_BYTES_MAX, TEXT_BYTES_MAX, ZONES_MAX, cut,
 };
 use crate::topology::v1alpha1 as wire;
 
@@ -67,6 +67,7 @@ pub fn decode(node: &str, report: &wire::Status) -> Result<NodeTopology, DecodeE
         links: links(&report.links)?,
         host: host::host(report.host.as_ref())?,
         findings: each("findings", &report.findings, FINDINGS_MAX, |_, f| finding(f))?,
+        drifts: each("drifts", &report.drifts, DRIFTS_MAX, |_, d| drift(d))?,
         zones,
     })?;
     Ok(topology)
@@ -178,6 +179,19 @@ fn finding(finding: &wire::Finding) -> Result<Finding, DecodeError> {
         code: text("code", &finding.code, NAME_BYTES_MAX)?,
         device: text("device", &finding.device, NAME_BYTES_MAX)?,
         text: text("text", &finding.text, TEXT_BYTES_MAX)?,
+    })
+}
+
+fn drift(drift: &wire::Drift) -> Result<Drift, DecodeError> {
+    at_most("devices", drift.devices.len(), DRIFT_DEVICES_MAX)?;
+    if drift.pod_uid.is_empty() {
+        return Err(refusal("podUID", "missing, the UID of a pod is right"));
+    }
+    Ok(Drift {
+        pod: text("pod", &drift.pod, POD_BYTES_MAX)?,
+        pod_uid: text("podUID", &drift.pod_uid, NAME_BYTES_MAX)?,
+        resource: text("resource", &drift.resource, RESOURCE_BYTES_MAX)?,
+        devices: drift.devices.iter().map(|id| text("devices", id, ID_BYTES_MAX)).collect::<Result<_, _>>()?,
     })
 }
 

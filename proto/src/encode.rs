@@ -3,12 +3,15 @@
 pub(crate) mod host;
 
 use berth_model::{
-    CpuSet, Driver, Finding, Gpu, HugePages, LinkLayer, MiB, Nic, NodeTopology, Parts, PortState, VirtualFunction,
-    Zone, ZoneId,
+    CpuSet, Drift, Driver, Finding, Gpu, HugePages, LinkLayer, MiB, Nic, NodeTopology, Parts, PortState,
+    VirtualFunction, Zone, ZoneId,
 };
 
 use crate::detail::{self, Products};
-use crate::limit::{FINDINGS_MAX, NAME_BYTES_MAX, NETDEVS_MAX, TEXT_BYTES_MAX, VIRTUAL_FUNCTIONS_MAX, cut};
+use crate::limit::{
+    DRIFT_DEVICES_MAX, DRIFTS_MAX, FINDINGS_MAX, ID_BYTES_MAX, NAME_BYTES_MAX, NETDEVS_MAX, POD_BYTES_MAX,
+    RESOURCE_BYTES_MAX, TEXT_BYTES_MAX, VIRTUAL_FUNCTIONS_MAX, cut,
+};
 use crate::topology::v1alpha1 as wire;
 
 /// The report of a topology, written by an agent of the given version.
@@ -35,6 +38,16 @@ pub fn encode(topology: &NodeTopology, agent_version: &str) -> wire::Status {
         links: parts.links.rows(),
         host: host::host(&parts.host),
         findings: parts.findings.iter().take(FINDINGS_MAX).map(finding).collect(),
+        drifts: parts.drifts.iter().take(DRIFTS_MAX).map(drift).collect(),
+    }
+}
+
+fn drift(drift: &Drift) -> wire::Drift {
+    wire::Drift {
+        pod: cut(&drift.pod, POD_BYTES_MAX).to_owned(),
+        pod_uid: cut(&drift.pod_uid, NAME_BYTES_MAX).to_owned(),
+        resource: cut(&drift.resource, RESOURCE_BYTES_MAX).to_owned(),
+        devices: drift.devices.iter().take(DRIFT_DEVICES_MAX).map(|id| cut(id, ID_BYTES_MAX).to_owned()).collect(),
     }
 }
 

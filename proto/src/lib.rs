@@ -1,4 +1,4 @@
-//! The wire forms of a report: one schema for the gRPC message and for the `status` of the `NodeTopology` object.
+//! The wire forms: one schema of a report for the gRPC message and for the `status` of the `NodeTopology` object.
 //!
 //! The types are generated from `topology/v1alpha1/topology.proto`. [`encode`] and [`decode`] are the only ways between them and
 //! `berth_model`; what a report may hold at most stands in [`limit`]. This crate reads no hardware and talks to no server.
@@ -28,6 +28,21 @@ pub mod topology {
     )]
     pub mod v1alpha1 {
         include!(concat!(env!("OUT_DIR"), "/berth.topology.v1alpha1.rs"));
+    }
+}
+
+/// Generated types of the kubelet's services.
+pub mod kubelet {
+    /// PodResources: which pod holds which devices.
+    #[allow(
+        missing_docs,
+        unused_qualifications,
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        reason = "generated"
+    )]
+    pub mod podresources {
+        include!(concat!(env!("OUT_DIR"), "/v1.rs"));
     }
 }
 

@@ -1,6 +1,6 @@
 //! How much a report may hold: bounds for hostile input, held by decode, by the CRD schema, and kept by encode.
 
-use berth_model::{GpuSet, Kubelet, LinkMatrix, NicFunction, NodeTopology, virt};
+use berth_model::{Drift, GpuSet, Kubelet, LinkMatrix, NicFunction, NodeTopology, virt};
 
 /// Most GPUs, and so most products.
 pub const GPUS_MAX: usize = GpuSet::GPUS_MAX;
@@ -12,6 +12,16 @@ pub const NICS_MAX: usize = NodeTopology::NICS_MAX;
 pub const DEVICES_MAX: usize = LinkMatrix::DEVICES_MAX;
 /// Most findings: one per device is already more than a person reads.
 pub const FINDINGS_MAX: usize = LinkMatrix::DEVICES_MAX;
+/// Most drifts.
+pub const DRIFTS_MAX: usize = Drift::DRIFTS_MAX;
+/// Most devices of one drift.
+pub const DRIFT_DEVICES_MAX: usize = Drift::DEVICES_MAX;
+/// Longest namespace and name of a pod in bytes.
+///
+/// Source: RFC 1123 label and subdomain as github.com/kubernetes/kubernetes checks them, 63 and 253 bytes.
+pub const POD_BYTES_MAX: usize = 63 + 1 + 253;
+/// Longest name of a resource in bytes: a prefix of 253 bytes, a slash, a name of 63.
+pub const RESOURCE_BYTES_MAX: usize = 253 + 1 + 63;
 /// Most NVLinks of a GPU.
 pub const NVLINKS_MAX: usize = 18;
 /// Most MIG profiles of a product.

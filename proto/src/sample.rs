@@ -7,9 +7,9 @@ mod detail;
 use std::collections::BTreeSet;
 
 use berth_model::{
-    BootId, CpuSet, Driver, DriverVersions, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, HugePages, Link,
-    LinkLayer, LinkMatrix, MiB, Nic, NicName, NodeName, NodeTopology, Parts, PciAddress, PcieLevel, PortState, Zone,
-    ZoneId,
+    BootId, CpuSet, Drift, Driver, DriverVersions, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, HugePages,
+    Link, LinkLayer, LinkMatrix, MiB, Nic, NicName, NodeName, NodeTopology, Parts, PciAddress, PcieLevel, PortState,
+    Zone, ZoneId,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -70,6 +70,7 @@ pub(crate) fn eight_gpus_ten_nics() -> NodeTopology {
         links,
         host: host::full(),
         findings: Vec::new(),
+        drifts: Vec::new(),
     })
     .unwrap()
 }
@@ -88,33 +89,36 @@ pub(crate) fn topology() -> impl Strategy<Value = NodeTopology> {
             vec(nic(ids), nic_count),
             vec(link(), devices * devices),
             driver,
-            vec(finding(), 0..3),
+            (vec(finding(), 0..3), vec(drift(), 0..3)),
             host::any(),
             (0..=i64::MAX).prop_map(i64::cast_unsigned),
         )
-            .prop_map(move |(zones, mut gpus, mut nics, cells, driver, findings, host, generation)| {
-                for (i, gpu) in (0_u8..).zip(&mut gpus) {
-                    gpu.index = GpuIndex(i);
-                    gpu.pci.bus = i;
-                    gpu.uuid = GpuUuid::parse(&format!("{}-{i}", gpu.uuid)).unwrap();
-                }
-                for (i, nic) in nics.iter_mut().enumerate() {
-                    nic.name = NicName::parse(&format!("{}_{i}", nic.name)).unwrap();
-                }
-                NodeTopology::try_new(Parts {
-                    node: NodeName::parse("node").unwrap(),
-                    boot_id: BootId::parse("boot").unwrap(),
-                    generation: Generation(generation),
-                    driver,
-                    zones,
-                    gpus,
-                    nics,
-                    links: LinkMatrix::build(devices, |a, b| cells[a * devices + b]),
-                    host,
-                    findings,
-                })
-                .unwrap()
-            })
+            .prop_map(
+                move |(zones, mut gpus, mut nics, cells, driver, (findings, drifts), host, generation)| {
+                    for (i, gpu) in (0_u8..).zip(&mut gpus) {
+                        gpu.index = GpuIndex(i);
+                        gpu.pci.bus = i;
+                        gpu.uuid = GpuUuid::parse(&format!("{}-{i}", gpu.uuid)).unwrap();
+                    }
+                    for (i, nic) in nics.iter_mut().enumerate() {
+                        nic.name = NicName::parse(&format!("{}_{i}", nic.name)).unwrap();
+                    }
+                    NodeTopology::try_new(Parts {
+                        node: NodeName::parse("node").unwrap(),
+                        boot_id: BootId::parse("boot").unwrap(),
+                        generation: Generation(generation),
+                        driver,
+                        zones,
+                        gpus,
+                        nics,
+                        links: LinkMatrix::build(devices, |a, b| cells[a * devices + b]),
+                        host,
+                        findings,
+                        drifts,
+                    })
+                    .unwrap()
+                },
+            )
     })
 }
 
@@ -197,4 +201,10 @@ fn link() -> impl Strategy<Value = Link> {
 
 fn finding() -> impl Strategy<Value = Finding> {
     ("[a-z-]{1,20}", "[ -~]{0,20}", "[ -~]{0,80}").prop_map(|(code, device, text)| Finding { code, device, text })
+}
+
+fn drift() -> impl Strategy<Value = Drift> {
+    let devices = vec("(GPU|MIG)-[0-9a-f]{8}", 0..9);
+    ("[a-z]{1,9}/[a-z0-9.-]{1,20}", "[0-9a-f]{1,36}", "nvidia.com/[a-z0-9.-]{1,12}", devices)
+        .prop_map(|(pod, pod_uid, resource, devices)| Drift { pod, pod_uid, resource, devices })
 }

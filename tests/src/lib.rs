@@ -4,6 +4,7 @@
 pub mod binaries;
 pub mod controlplane;
 pub mod installed;
+pub mod kubelet_socket;
 pub mod made_node;
 pub mod reported;
 pub mod rest;

@@ -28,6 +28,8 @@ proptest! {
         let mut parts = given.into_parts();
         parts.driver = Driver::Absent(long.clone());
         parts.findings = vec![Finding { code: long.clone(), device: long.clone(), text: long.clone() }; 1 + length % 300];
+        let drift = Drift { pod: long.clone(), pod_uid: format!("u{long}"), resource: long.clone(), devices: vec![long.clone(); 1 + length % 300] };
+        parts.drifts = vec![drift; 1 + length % 300];
         for gpu in &mut parts.gpus {
             gpu.product.clone_from(&long);
             gpu.health = Health::Unhealthy(long.clone());
@@ -58,6 +60,11 @@ fn a_refused_report_names_the_field_and_what_would_be_right() {
         ("bootID: boot id \"\" is not valid: it needs 1 to 253", |r| r.boot_id.clear()),
         ("generation: -1 is not within 0 to 9223372036854775807", |r| r.generation = -1),
         ("driver: missing, an object with a state is right", |r| r.driver = None),
+        ("drifts[0].podUID: missing, the UID of a pod is right", |r| r.drifts = vec![wire::Drift::default()]),
+        ("drifts: 300 entries, at most 256 are taken", |r| r.drifts = vec![wire::Drift::default(); 300]),
+        ("drifts[0].devices: 300 entries, at most 128 are taken", |r| {
+            r.drifts = vec![wire::Drift { devices: vec![String::new(); 300], ..wire::Drift::default() }];
+        }),
         ("driver.state: \"maybe\" is neither loaded nor absent", |r| {
             r.driver.as_mut().unwrap().state = "maybe".to_owned();
         }),

@@ -126,6 +126,7 @@ fn build(count: u8, link: &dyn Fn(usize, usize) -> Link) -> NodeTopology {
         links,
         host: berth_model::Host::default(),
         findings: Vec::new(),
+        drifts: Vec::new(),
     })
     .unwrap()
 }

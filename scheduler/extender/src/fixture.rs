@@ -60,6 +60,7 @@ pub(crate) fn topology(node: &str, generation: u64, sick: u8) -> NodeTopology {
         links: LinkMatrix::build(4, |a, b| Link { nvlinks: u8::from(a / 2 == b / 2), pcie: Some(PcieLevel::Sys) }),
         host: berth_model::Host::default(),
         findings: Vec::new(),
+        drifts: Vec::new(),
     })
     .unwrap()
 }

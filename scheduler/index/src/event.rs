@@ -19,6 +19,12 @@ impl PodUid {
     pub fn new(text: &str) -> Self {
         Self(Arc::from(text))
     }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl std::fmt::Display for PodUid {

@@ -3,6 +3,7 @@
 mod claims;
 mod site;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -63,6 +64,17 @@ impl NodeEntry {
         if self.is_agent_away || is_other_boot { Knowledge::Stale } else { Knowledge::Current }
     }
 
+    /// The pod with what the node's agent tells of it, where no status says what the kubelet gave it.
+    fn as_held<'a>(&self, pod: &'a PodFacts) -> Cow<'a, PodFacts> {
+        let drifts = self.report.as_ref().map_or(&[][..], |(topology, _)| &topology.parts().drifts);
+        if drifts.is_empty() || !pod.truth.is_empty() {
+            return Cow::Borrowed(pod);
+        }
+        let own = drifts.iter().filter(|drift| drift.pod_uid == pod.uid.as_str());
+        let truth: BTreeMap<_, _> = own.map(|drift| (drift.resource.clone(), drift.devices.clone())).collect();
+        if truth.is_empty() { Cow::Borrowed(pod) } else { Cow::Owned(PodFacts { truth, ..pod.clone() }) }
+    }
+
     /// The view of the node and who holds what on it.
     pub(crate) fn fold<'a>(
         &self,
@@ -85,9 +97,10 @@ impl NodeEntry {
             requested: Compute::default(),
             site: None,
         };
+        let pods: Vec<Cow<'_, PodFacts>> = self.pods.values().map(|pod| self.as_held(pod)).collect();
         let mut holders = Vec::new();
         let mut admissions = Vec::new();
-        for pod in self.pods.values() {
+        for pod in &pods {
             add_compute(&mut view.requested, pod.totals.cpu_milli, pod.totals.memory);
             let wanted = gpus_wanted(pod, names);
             let admission =

@@ -61,6 +61,7 @@ fn topology(text: &str, generation: u64, sick: Option<u8>) -> NodeTopology {
         links: LinkMatrix::build(4, |a, b| Link { nvlinks: u8::from(a / 2 == b / 2), pcie: Some(PcieLevel::Sys) }),
         host: berth_model::Host::default(),
         findings: Vec::new(),
+        drifts: Vec::new(),
     })
     .unwrap()
 }

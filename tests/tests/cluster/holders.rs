@@ -1,12 +1,17 @@
 //! The ledger follows the kubelet's word: what it says it gave a pod is held, whatever was planned.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Result;
+use berth_proto::NodeTopology;
 use berth_tests::controlplane::fetch;
+use berth_tests::installed::overlay;
+use berth_tests::kubelet_socket::KubeletSocket;
+use berth_tests::made_node::MadeNode;
 use berth_tests::running::{Running, plan_of};
-use kube::api::{Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -22,6 +27,15 @@ async fn say_given(running: &Running, pod: &str, ids: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Waits until so many pods are known to hold what their plans do not name.
+async fn until_drifted(running: &Running, pods: u32) -> Result<()> {
+    let drifted = || async {
+        let metrics = fetch(&format!("http://127.0.0.1:{}/metrics", running.admin_port)).await?;
+        Ok(metrics.lines().any(|line| line == format!("berth_drift_pods {pods}")).then_some(()))
+    };
+    running.until(SOON, "drift", drifted).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_pod_keeps_away_from_what_the_kubelet_really_gave() -> Result<()> {
     let mut running = Running::start(&[("bridged-pairs", "pairs")]).await?;
@@ -30,18 +44,10 @@ async fn the_next_pod_keeps_away_from_what_the_kubelet_really_gave() -> Result<(
 
     running.submit("first", 2, &[]).await?;
     let planned = plan_of(&running.until_bound("first", SOON).await?)?.gpus()?;
-    assert_eq!(
-        planned.iter().map(ToString::to_string).collect::<std::collections::BTreeSet<_>>(),
-        [uuid(0), uuid(1)].into()
-    );
+    assert_eq!(planned.iter().map(ToString::to_string).collect::<BTreeSet<_>>(), [uuid(0), uuid(1)].into());
     // The stock device plugin gave it others: one of each of two bridged pairs.
     say_given(&running, "first", &[uuid(2), uuid(4)]).await?;
-    let drifted = || async {
-        let url = format!("http://127.0.0.1:{}/metrics", running.admin_port);
-        let metrics = fetch(&url).await?;
-        Ok(metrics.contains("berth_drift_pods 1").then_some(()))
-    };
-    running.until(SOON, "drift", drifted).await?;
+    until_drifted(&running, 1).await?;
 
     // Free are 0 1 3 5 6 7: the best pair is a bridged one that is whole, and 2 and 4 are out.
     running.submit("second", 4, &[]).await?;
@@ -54,5 +60,52 @@ async fn the_next_pod_keeps_away_from_what_the_kubelet_really_gave() -> Result<(
     let summary = told["summary"].as_str().unwrap_or_default();
     assert!(summary.contains("drift: planned GPUs 0,1, the kubelet gave 2,4"), "{told}");
     running.scheduler.terminate(SOON).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_status_says_who_holds_what_the_agent_asks_the_kubelet_and_tells_differences_only() -> Result<()> {
+    let running = Running::start(&[]).await?;
+    running.plane.apply_kustomize(&overlay("holders")).await?;
+    let node = MadeNode::new("bridged-pairs", "pairs")?;
+    running.plane.create_node(&node.node_spec()?).await?;
+    let kubeconfig = running.plane.agent_identity("pairs").await?;
+    let mut kubelet = KubeletSocket::start()?;
+    let agent = node.agent(&kubeconfig)?.args(["--holders-interval", "100ms"]);
+    let mut agent = running.plane.spawn(agent.arg("--pod-resources").arg(kubelet.path()))?;
+    let topology = node.topology(None)?;
+    let uuid = |i: usize| topology.parts().gpus[i].uuid.to_string();
+    let reports: Api<NodeTopology> = Api::all(running.plane.client());
+    let drifts = || async {
+        let status = reports.get_opt("pairs").await?.and_then(|object| object.status);
+        Ok::<_, anyhow::Error>(status.map(|status| status.drifts).unwrap_or_default())
+    };
+
+    running.submit("first", 2, &[]).await?;
+    let planned = plan_of(&running.until_bound("first", SOON).await?)?.gpus()?;
+    let planned: Vec<String> = planned.iter().map(ToString::to_string).collect();
+    kubelet.set(&[("default", "first", "nvidia.com/gpu", &[uuid(4), uuid(2)])]);
+    until_drifted(&running, 1).await?;
+    let told = drifts().await?;
+    let first = running.pods().get("first").await?.metadata.uid.unwrap();
+    assert_eq!((told.len(), told[0].pod.as_str(), &told[0].pod_uid), (1, "default/first", &first));
+    let held: BTreeSet<&String> = told[0].devices.iter().collect();
+    assert_eq!(held, [&uuid(2), &uuid(4)].into());
+
+    running.submit("second", 4, &[]).await?;
+    let devices = plan_of(&running.until_bound("second", SOON).await?)?.gpus()?;
+    assert!(devices.iter().all(|device| !held.contains(&device.to_string())), "{devices:?}");
+
+    // A kubelet that is away says nothing new, and that is told.
+    kubelet.stop()?;
+    agent.wait_for_log("holders of devices not read", SOON).await?;
+    assert_eq!(drifts().await?, told);
+    // Back, it has started the pod again as planned; the second pod is as planned too.
+    let second: Vec<String> = devices.iter().map(ToString::to_string).collect();
+    let gpu = "nvidia.com/gpu";
+    kubelet.set(&[("default", "first", gpu, &planned), ("default", "second", gpu, &second)]);
+    kubelet.serve()?;
+    until_drifted(&running, 0).await?;
+    assert_eq!(drifts().await?, []);
     Ok(())
 }

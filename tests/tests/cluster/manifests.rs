@@ -14,7 +14,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-const OVERLAYS: [&str; 4] = ["sidecar", "score", "stream", "agent-only"];
+const OVERLAYS: [&str; 5] = ["sidecar", "score", "stream", "holders", "agent-only"];
 
 /// Scheduling takes milliseconds; this is for a machine that does much else.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -83,8 +83,8 @@ async fn every_overlay_is_accepted_and_means_the_same_the_second_time() -> Resul
 #[tokio::test]
 async fn every_object_says_what_it_belongs_to() -> Result<()> {
     let plane = ControlPlane::start(Options::default()).await?;
-    // Stream last: it has everything that the others have.
-    for name in ["agent-only", "score", "sidecar", "stream"] {
+    // Stream last but one: it has everything that the others before have.
+    for name in ["agent-only", "score", "sidecar", "stream", "holders"] {
         plane.apply_kustomize(&overlay(name)).await?;
         for object in objects(&plane, name).await? {
             let (who, labels) = (identity(&object), &object["metadata"]["labels"]);

@@ -76,6 +76,16 @@ pub(crate) struct Args {
     #[arg(long, env = "BERTH_REPORTS_TOKEN_FILE", value_name = "FILE")]
     pub(crate) reports_token_file: Option<PathBuf>,
 
+    /// Socket of the kubelet's PodResources service, /var/lib/kubelet/pod-resources/kubelet.sock: pods that hold other GPUs than their
+    /// plans name are told in the report. For clusters whose kubelets do not say it in the pods' status (before Kubernetes 1.36). Needs
+    /// root, and the right to get pods.
+    #[arg(long, env = "BERTH_POD_RESOURCES", value_name = "FILE", conflicts_with = "no_object")]
+    pub(crate) pod_resources: Option<PathBuf>,
+
+    /// How long between two looks at who holds what, e.g. 5s.
+    #[arg(long, env = "BERTH_HOLDERS_INTERVAL", value_name = "TIME", default_value = "5s", value_parser = interval)]
+    pub(crate) holders_interval: Duration,
+
     /// Write no NodeTopology object and talk to no API server: streams alone carry the report, as on a laptop without a cluster.
     #[arg(long, env = "BERTH_NO_OBJECT", requires = "reports_endpoint", conflicts_with = "kubeconfig")]
     pub(crate) no_object: bool,

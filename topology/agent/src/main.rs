@@ -3,6 +3,7 @@
 mod admin;
 mod args;
 mod hardware;
+mod holders;
 mod metrics;
 mod news;
 mod publish;

@@ -46,6 +46,7 @@ pub(crate) struct Metrics {
     nvml_up: Gauge,
     streams: Gauge,
     stream_reports: Family<ResultLabel, Counter>,
+    holders: Family<ResultLabel, Counter>,
 }
 
 impl Metrics {
@@ -76,6 +77,9 @@ impl Metrics {
         let stream_reports = Family::<ResultLabel, Counter>::default();
         let text = "Answers of schedulers to streamed reports by result: accepted, refused";
         registry.register("stream_reports", text, stream_reports.clone());
+        let holders = Family::<ResultLabel, Counter>::default();
+        let text = "Looks at who holds which devices by result: ok, failed";
+        registry.register("holders", text, holders.clone());
         for result in ["accepted", "refused"] {
             stream_reports.get_or_create(&ResultLabel { result }).inc_by(0);
         }
@@ -85,11 +89,24 @@ impl Metrics {
         }
         for result in ["ok", "failed"] {
             probe.get_or_create(&ResultLabel { result }).inc_by(0);
+            holders.get_or_create(&ResultLabel { result }).inc_by(0);
         }
         for kind in ["xid", "other", "failed"] {
             events.get_or_create(&KindLabel { kind }).inc_by(0);
         }
-        Self { registry, publish, probe, probe_duration, events, gpus, generation, nvml_up, streams, stream_reports }
+        Self {
+            registry,
+            publish,
+            probe,
+            probe_duration,
+            events,
+            gpus,
+            generation,
+            nvml_up,
+            streams,
+            stream_reports,
+            holders,
+        }
     }
 
     /// Counts a reading; a failed one leaves the gauges at the last good one.
@@ -132,6 +149,11 @@ impl Metrics {
         self.stream_reports.get_or_create(&ResultLabel { result }).inc();
     }
 
+    /// Counts a look at who holds what.
+    pub(crate) fn holders_read(&self, result: &'static str) {
+        self.holders.get_or_create(&ResultLabel { result }).inc();
+    }
+
     /// Shows the generation that the API server holds.
     pub(crate) fn generation(&self, generation: u64) {
         self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
@@ -165,6 +187,7 @@ mod tests {
             "berth_agent_probe_duration_seconds_count 1",
             "berth_agent_gpu_events_total{kind=\"xid\"} 1",
             "berth_agent_gpu_events_total{kind=\"failed\"} 0",
+            "berth_agent_holders_total{result=\"failed\"} 0",
             "berth_agent_generation 0",
             "berth_agent_nvml_up 0",
             "berth_agent_streams 0",

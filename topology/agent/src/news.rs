@@ -82,6 +82,7 @@ mod tests {
             links: LinkMatrix::build(healths.len(), |_, _| Link::default()),
             host: berth_model::Host::default(),
             findings: Vec::new(),
+            drifts: Vec::new(),
         })
         .unwrap()
     }

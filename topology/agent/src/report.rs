@@ -71,6 +71,7 @@ mod tests {
             links: LinkMatrix::default(),
             host: berth_model::Host::default(),
             findings: Vec::new(),
+            drifts: Vec::new(),
         })
         .unwrap()
     }

@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use crate::admin::{self, Admin};
 use crate::args::{Args, Format};
 use crate::hardware::Hardware;
+use crate::holders::Holders;
 use crate::metrics::Metrics;
 use crate::publish::{self, Publisher};
 use crate::readiness::Readiness;
@@ -93,7 +94,7 @@ async fn serve(args: Args) -> Result<()> {
     let node = args.node_name.clone().unwrap_or_default();
     let metrics = Arc::new(Metrics::new());
     let readiness = Readiness::new(args.poll_interval);
-    let statement = Arc::new(Statement::new());
+    let statement = Arc::new(Statement::new(args.pod_resources.is_some()));
     let (outdone, outdone_by) = watch::channel(0);
     let is_streaming = match target(&args, &node)? {
         Some(target) => {
@@ -105,7 +106,13 @@ async fn serve(args: Args) -> Result<()> {
     let (object, writing) = if args.no_object {
         (Object::Absent(readiness.clone()), None)
     } else {
-        let publisher = Publisher::new(node.clone(), publish::client(&args).await?, Arc::clone(&statement));
+        let client = publish::client(&args).await?;
+        if let Some(socket) = args.pod_resources.clone() {
+            let (statement, metrics) = (Arc::clone(&statement), Arc::clone(&metrics));
+            let holders = Holders::new(socket, args.holders_interval, client.clone(), statement, metrics);
+            tokio::spawn(holders.run());
+        }
+        let publisher = Publisher::new(node.clone(), client, Arc::clone(&statement));
         let (published, found) = oneshot::channel();
         let (is_read, was_read) = oneshot::channel();
         let writer = Writer {

@@ -3,11 +3,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use berth_model::{Generation, NodeTopology};
-use berth_proto::Status;
+use berth_model::{Drift, Generation, NodeTopology};
+use berth_proto::{Status, decode};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::holders::{self, Instances};
 use crate::report;
 
 /// The report in force, and what it was made from.
@@ -24,6 +25,8 @@ pub(crate) struct Statement {
 struct Known {
     /// The last good reading, or what the driver told since.
     read: Option<NodeTopology>,
+    /// Who holds what beside its plan; `None` until the kubelet has said it for the first time.
+    drifts: Option<Vec<Drift>>,
     /// The report in the object as the API server last showed it.
     published: Option<Status>,
     /// Highest generation ever met, because the object may be deleted while we run.
@@ -31,9 +34,10 @@ struct Known {
 }
 
 impl Statement {
-    /// Nothing is said yet.
-    pub(crate) fn new() -> Self {
-        let known = Known { read: None, published: None, generation_seen: Generation(0) };
+    /// Nothing is said yet. Where holders are asked for, what the object says of them counts until they were read.
+    pub(crate) fn new(are_holders_read: bool) -> Self {
+        let drifts = (!are_holders_read).then(Vec::new);
+        let known = Known { read: None, drifts, published: None, generation_seen: Generation(0) };
         Self { known: Mutex::new(known), said: watch::Sender::new(None), read_at: watch::Sender::new(None) }
     }
 
@@ -60,6 +64,22 @@ impl Statement {
         self.settle();
     }
 
+    /// Says who holds what beside its plan.
+    pub(crate) fn drifted(&self, drifts: Vec<Drift>) {
+        let mut known = self.known();
+        if known.drifts.as_ref() == Some(&drifts) {
+            return;
+        }
+        known.drifts = Some(drifts);
+        drop(known);
+        self.settle();
+    }
+
+    /// The instances of the last reading.
+    pub(crate) fn instances(&self) -> Instances {
+        self.known().read.as_ref().map(holders::instances).unwrap_or_default()
+    }
+
     /// Remembers what the object says; `None` when there is no object, or it was forgotten.
     pub(crate) fn published(&self, published: Option<Status>) {
         let mut known = self.known();
@@ -78,8 +98,11 @@ impl Statement {
     /// Says what is true now, unless that is said already, and returns it; `None` before the first reading.
     pub(crate) fn settle(&self) -> Option<Status> {
         let mut known = self.known();
-        let Known { read, published, generation_seen } = &*known;
-        let report = report::next(published.as_ref(), self.said.borrow().as_ref(), *generation_seen, read.as_ref()?);
+        let Known { read, drifts, published, generation_seen } = &*known;
+        let read = read.clone()?;
+        let drifts = drifts.clone().unwrap_or_else(|| drifts_of(published.as_ref(), &read));
+        let read = read.with_drifts(drifts);
+        let report = report::next(published.as_ref(), self.said.borrow().as_ref(), *generation_seen, &read);
         known.generation_seen = known.generation_seen.max(Generation(report::generation_of(&report)));
         // Under the lock, so that two who settle at once say things in the order of their generations.
         self.said.send_if_modified(|said| {
@@ -101,4 +124,10 @@ impl Statement {
         // Each change is one assignment, so a panic under the lock left a whole value.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the object says of holders.
+fn drifts_of(published: Option<&Status>, read: &NodeTopology) -> Vec<Drift> {
+    let published = published.and_then(|status| decode(read.parts().node.as_str(), status).ok());
+    published.map(|topology| topology.into_parts().drifts).unwrap_or_default()
 }

@@ -18,6 +18,7 @@
 )]
 
 pub mod cpuset;
+pub mod drift;
 pub mod gpu;
 pub mod groups;
 pub mod host;
@@ -34,6 +35,7 @@ pub mod virt;
 pub mod zone;
 
 pub use cpuset::CpuSet;
+pub use drift::Drift;
 pub use gpu::{Gpu, GpuDetail, Health};
 pub use groups::CpuGroups;
 pub use host::{Cpu, CpuFlag, Governor, Host, SamepageMerging, TransparentHugePages};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::drift::Drift;
 use crate::gpu::Gpu;
 use crate::host::Host;
 use crate::id::{BootId, Generation, MiB, NodeName};
@@ -70,6 +71,8 @@ pub struct Parts {
     pub host: Host,
     /// Findings, sorted.
     pub findings: Vec<Finding>,
+    /// Who holds what no plan of theirs names, sorted. Empty where nobody looks, as where nobody does.
+    pub drifts: Vec<Drift>,
 }
 
 /// One node: what it is, checked to be consistent. Made by [`NodeTopology::try_new`] only.
@@ -132,6 +135,13 @@ impl NodeTopology {
     #[must_use]
     pub fn with_generation(mut self, generation: Generation) -> Self {
         self.parts.generation = generation;
+        self
+    }
+
+    /// The same topology with other drifts.
+    #[must_use]
+    pub fn with_drifts(mut self, drifts: Vec<Drift>) -> Self {
+        self.parts.drifts = drifts;
         self
     }
 

@@ -67,6 +67,7 @@ pub fn assemble(
         links,
         host,
         findings: findings.sorted(),
+        drifts: Vec::new(),
     })
 }
 

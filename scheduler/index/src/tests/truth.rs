@@ -1,8 +1,8 @@
 //! Claims about the kubelet's word on who holds what.
 
-use berth_model::GpuSet;
+use berth_model::{Drift, GpuSet};
 
-use super::{bound, held, node, pod, report, told, with};
+use super::{bound, held, node, pod, report, told, topology, with};
 use crate::{Event, Index};
 
 fn holder(index: &Index, node: &str) -> crate::Holder {
@@ -51,4 +51,36 @@ fn a_replica_of_a_shared_card_is_the_card_and_an_unknown_id_counts() {
     foreign.truth = [("nvidia.com/gpu".to_owned(), vec!["GPU-elsewhere".to_owned()])].into();
     index.apply(Event::Pod(Box::new(foreign)));
     assert_eq!(held(&index, "a"), (0b100, 1, true));
+}
+
+/// A report that tells of the pod what its node's kubelet gave it.
+fn drifted(generation: u64, uid: &str, devices: &[u8]) -> Event {
+    let drift = Drift {
+        pod: format!("ns/{uid}"),
+        pod_uid: uid.to_owned(),
+        resource: "nvidia.com/gpu".to_owned(),
+        devices: devices.iter().map(|i| format!("GPU-a-{i}")).collect(),
+    };
+    Event::Report(Box::new(topology("a", generation, None).with_drifts(vec![drift])))
+}
+
+#[test]
+fn what_the_agent_tells_of_a_pod_counts_while_no_status_says_it() {
+    let index = with([node("a"), report("a", 1, None), bound("p", "a", 2, Some(&[0, 1]))]);
+    index.apply(drifted(2, "p", &[2, 3]));
+    assert_eq!(held(&index, "a"), (0b1100, 0, false));
+    assert_eq!(holder(&index, "a").problem, "drift: planned GPUs 0,1, the kubelet gave 2,3");
+    index.apply(told(pod("p", "a", 2, Some(&[0, 1])), &[1, 2]));
+    assert_eq!(held(&index, "a").0, 0b110, "the status is nearer to the kubelet than the report");
+    index.apply(report("a", 3, None));
+    assert_eq!(held(&index, "a").0, 0b110);
+}
+
+#[test]
+fn a_drift_of_an_earlier_pod_of_the_name_or_one_that_ended_is_no_drift() {
+    let index = with([node("a"), report("a", 1, None), bound("p", "a", 2, Some(&[0, 1])), drifted(2, "q", &[2, 3])]);
+    assert_eq!(held(&index, "a"), (0b11, 0, false));
+    index.apply(drifted(3, "p", &[2, 3]));
+    index.apply(report("a", 4, None));
+    assert_eq!(held(&index, "a"), (0b11, 0, false), "the plan counts again");
 }

@@ -109,6 +109,7 @@ fn read(boot_id: &str) -> Topology {
         links: LinkMatrix::default(),
         host: berth_model::Host::default(),
         findings: Vec::new(),
+        drifts: Vec::new(),
     })
     .unwrap()
 }
@@ -130,7 +131,7 @@ impl Told {
 fn start(faults: impl IntoIterator<Item = Option<Fault>>) -> (Shared, Told) {
     let server = Shared::default();
     server.lock().unwrap().faults.extend(faults);
-    let statement = Arc::new(Statement::new());
+    let statement = Arc::new(Statement::new(false));
     let publisher = Publisher::new("n".to_owned(), client(&server), Arc::clone(&statement));
     (server, Told { publisher, statement })
 }

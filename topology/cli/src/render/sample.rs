@@ -59,6 +59,7 @@ impl Sample {
             links: LinkMatrix::parse(&rows).unwrap(),
             host: berth_model::Host::default(),
             findings: Vec::new(),
+            drifts: Vec::new(),
         };
         Self { parts }
     }

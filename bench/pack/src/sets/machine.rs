@@ -141,5 +141,6 @@ fn build(gpu_count: usize, nic_count: usize, link: impl Fn(usize, usize) -> Link
         links,
         host: Host::default(),
         findings: Vec::new(),
+        drifts: Vec::new(),
     })?)
 }

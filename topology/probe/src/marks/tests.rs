@@ -130,6 +130,7 @@ fn report(health: Health) -> NodeTopology {
         links: LinkMatrix::build(1, |_, _| berth_model::Link::default()),
         host: Host::default(),
         findings: Vec::new(),
+        drifts: Vec::new(),
     })
     .unwrap()
 }

@@ -32,6 +32,9 @@ pub enum Level {
 /// A MIG instance of a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mig {
+    /// Identity of its device, by which the kubelet knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
     /// Name of its profile.
     pub profile: String,
     /// First memory slot.
@@ -81,7 +84,8 @@ impl Device {
                 Self { share: Some(Share { cores, memory_mib }), ..whole }
             }
             Extent::Mig(slot) => {
-                let mig = Mig { profile: slot.profile.clone(), start: slot.start, size: slot.size };
+                let (uuid, profile) = (planned.instance.clone(), slot.profile.clone());
+                let mig = Mig { uuid, profile, start: slot.start, size: slot.size };
                 Self { mig: Some(mig), ..whole }
             }
         }
@@ -242,11 +246,24 @@ impl Note {
     }
 }
 
+/// What of the GPUs the pod gets, where that is not all.
+fn parts_of(plan: &Plan) -> &'static str {
+    let devices = || plan.containers.iter().flat_map(|c| &c.devices);
+    let is_shared = devices().any(|d| matches!(d.extent, Extent::Share(_)));
+    let is_cut = devices().any(|d| matches!(d.extent, Extent::Mig(_)));
+    match (is_shared, is_cut) {
+        (false, false) => "",
+        (true, false) => "shares of ",
+        (false, true) => "MIG instances of ",
+        (true, true) => "shares and MIG instances of ",
+    }
+}
+
 fn why(plan: &Plan) -> String {
     let mut words = Vec::new();
     match (plan.set, plan.weakest) {
         (None, _) => words.push("no topology report: placed by count, devices not known".to_owned()),
-        (Some(set), None) => words.push(format!("{}GPU {set}", if plan.is_shared() { "shares of " } else { "" })),
+        (Some(set), None) => words.push(format!("{}GPU {set}", parts_of(plan))),
         (Some(set), Some(weakest)) => words.push(format!("GPUs {set} joined by {weakest} or nearer")),
     }
     if plan.set.is_some_and(|s| s.gpu_count() > 1) {

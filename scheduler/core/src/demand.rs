@@ -89,7 +89,7 @@ impl Shape {
     /// Whether the pod asks for any device: others are none of our business.
     #[must_use]
     pub fn asks_for_devices(&self) -> bool {
-        self.gpu_count > 0 || !self.shares.is_empty()
+        self.gpu_count > 0 || !self.shares.is_empty() || !self.mig.is_empty()
     }
 
     /// Devices that the kubelet counts as GPUs: whole ones and shares.

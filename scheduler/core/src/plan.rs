@@ -3,8 +3,10 @@
 mod deal;
 mod detail;
 mod kubelet;
+mod mig;
 mod shares;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use berth_model::{Generation, GpuIndex, GpuSet, GpuUuid, LinkClass, NicName, NodeName, ZoneId};
@@ -20,6 +22,7 @@ use crate::view::{Hardware, Knowledge, NodeView};
 use crate::wish::{self, NamedGpu};
 
 pub use detail::detail;
+pub use mig::ChosenInstance;
 
 /// What was chosen for a pod on a node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,13 +31,21 @@ pub struct Chosen {
     pub whole: GpuSet,
     /// The card of every share of the shape, in its order, and what must fit there.
     pub shares: Vec<(GpuIndex, Portion)>,
+    /// MIG instances.
+    pub instances: Vec<ChosenInstance>,
 }
 
 impl Chosen {
+    /// GPUs that the pod gets whole or a share of: those that links and rails join.
+    #[must_use]
+    pub fn gpus(&self) -> GpuSet {
+        self.shares.iter().map(|(index, _)| *index).fold(self.whole, GpuSet::with)
+    }
+
     /// All GPUs of which the pod gets anything.
     #[must_use]
     pub fn set(&self) -> GpuSet {
-        self.shares.iter().map(|(index, _)| *index).fold(self.whole, GpuSet::with)
+        self.instances.iter().map(|instance| instance.index).fold(self.gpus(), GpuSet::with)
     }
 }
 
@@ -66,6 +77,8 @@ pub struct PlannedDevice {
     pub uuid: GpuUuid,
     /// How much of it.
     pub extent: Extent,
+    /// Identity of the MIG device, where it is one.
+    pub instance: Option<String>,
 }
 
 /// What one container gets.
@@ -106,14 +119,6 @@ pub struct Plan {
     pub is_imprecise: bool,
 }
 
-impl Plan {
-    /// Whether any of its devices is a share.
-    #[must_use]
-    pub fn is_shared(&self) -> bool {
-        self.containers.iter().flat_map(|c| &c.devices).any(|d| matches!(d.extent, Extent::Share(_)))
-    }
-}
-
 /// Decides whether and how well the shape fits the node. Cheap, and says the same as [`plan`].
 ///
 /// # Errors
@@ -124,15 +129,62 @@ pub fn decide(view: &NodeView, shape: &Shape, policy: &Policy, chooser: &mut dyn
         return by_count(view, shape, policy, class);
     };
     let is_trusted = view.knowledge == Knowledge::Current || policy.on_stale() == OnStale::Ignore;
-    let usable = candidates(view, hardware, shape, policy)?;
-    let chosen = if shape.shares.is_empty() {
-        let whole = kubelet::set_of(view, hardware, usable, shape, policy, chooser)?;
-        Chosen { whole, shares: Vec::new() }
-    } else {
-        shares::choose(view, hardware, usable, shape, policy, chooser)?
-    };
+    let chosen = devices(view, hardware, shape, policy, chooser)?;
     let parts = score_parts(view, shape, class, Some((&hardware.fabric, &chosen)), policy);
     Ok(Fit { chosen: Some(chosen), score: Score { is_trusted, value: weighted(&parts) }, parts })
+}
+
+/// The devices of every kind that the shape asks for.
+fn devices(
+    view: &NodeView,
+    hardware: &Hardware,
+    shape: &Shape,
+    policy: &Policy,
+    chooser: &mut dyn Chooser,
+) -> Result<Chosen, Reason> {
+    let all = hardware.topology.all_gpus();
+    if !mig::is_asked(view, hardware, shape, policy) {
+        return gpus(view, hardware, all, shape, policy, chooser);
+    }
+    let has_gpus = !shape.shares.is_empty() || (shape.gpu_count > 0 && !mig::is_single(view, hardware, policy));
+    if !has_gpus {
+        return Ok(Chosen { instances: mig::instances(view, hardware, all, shape, policy)?, ..Chosen::default() });
+    }
+    let mut both = |within: GpuSet| {
+        let chosen = gpus(view, hardware, within, shape, policy, chooser)?;
+        Ok(Chosen { instances: mig::instances(view, hardware, within, shape, policy)?, ..chosen })
+    };
+    if shape.zone != wish::Force::Required {
+        return both(all);
+    }
+    // Each kind by itself may lie in one zone, and in another one than the other.
+    let zones: BTreeSet<ZoneId> = hardware.topology.parts().gpus.iter().filter_map(|gpu| gpu.zone).collect();
+    let mut refusal = Reason::ZoneUnmet;
+    for zone in zones {
+        match both(all.iter().filter(|index| hardware.zone(*index) == Some(zone)).collect()) {
+            Ok(chosen) => return Ok(chosen),
+            Err(reason) if reason.is_passing() => refusal = Reason::ZoneBusy,
+            Err(_) => {}
+        }
+    }
+    Err(refusal)
+}
+
+/// GPUs and shares of them, within these.
+fn gpus(
+    view: &NodeView,
+    hardware: &Hardware,
+    within: GpuSet,
+    shape: &Shape,
+    policy: &Policy,
+    chooser: &mut dyn Chooser,
+) -> Result<Chosen, Reason> {
+    let usable = candidates(view, hardware, shape, policy)?.and(within);
+    if shape.shares.is_empty() {
+        let whole = kubelet::set_of(view, hardware, usable, shape, policy, chooser)?;
+        return Ok(Chosen { whole, ..Chosen::default() });
+    }
+    shares::choose(view, hardware, usable, shape, policy, chooser)
 }
 
 /// The plan for a demand on a node, or why there is none.
@@ -151,7 +203,7 @@ pub fn plan(view: &NodeView, demand: &Demand, policy: &Policy) -> Result<Plan, U
         containers: deal::deal(&demand.containers, fit.chosen.as_ref().zip(hardware)),
         nics: devices.map_or_else(Vec::new, |(set, h)| deal::rails(view, h, set, Rule::of(&demand.shape))),
         zone: devices.and_then(|(set, h)| h.fabric.zone(set)),
-        weakest: devices.and_then(|(set, h)| h.fabric.weakest(set)),
+        weakest: fit.chosen.as_ref().zip(hardware).and_then(|(chosen, h)| h.fabric.weakest(chosen.gpus())),
         generation: hardware.map_or(Generation(0), |h| h.topology.parts().generation),
         score: fit.score,
         parts: fit.parts,
@@ -172,7 +224,10 @@ fn trusted_hardware<'a>(view: &'a NodeView, policy: &Policy) -> Result<Option<&'
 
 /// A node without report: numbers only, no devices, last in order.
 fn by_count(view: &NodeView, shape: &Shape, policy: &Policy, class: &Class) -> Result<Fit, Reason> {
-    let offered = view.offered_gpu_count(policy.gpu_resources()).ok_or(Reason::NotOffered)?;
+    let offered = match view.offered_gpu_count(policy.gpu_resources()) {
+        None if shape.gpu_count > 0 => return Err(Reason::NotOffered),
+        offered => offered.unwrap_or(0),
+    };
     let has_device_wish = shape.link.is_some_and(|l| l.force == wish::Force::Required)
         || shape.rail == wish::Force::Required
         || shape.zone == wish::Force::Required
@@ -189,6 +244,7 @@ fn by_count(view: &NodeView, shape: &Shape, policy: &Policy, class: &Class) -> R
     if offered.saturating_sub(view.taken_gpu_count()) < shape.gpu_count {
         return Err(Reason::GpusBusy);
     }
+    mig::by_count(view, shape, policy)?;
     let parts = score_parts(view, shape, class, None, policy);
     Ok(Fit { chosen: None, score: Score { is_trusted: false, value: weighted(&parts) }, parts })
 }
@@ -213,7 +269,12 @@ fn candidates(view: &NodeView, hardware: &Hardware, shape: &Shape, policy: &Poli
     if usable.gpu_count() < least {
         return Err(Reason::GpusUnhealthy);
     }
-    let gpus = &topology.parts().gpus;
+    filtered(hardware, shape, usable, least)
+}
+
+/// Those of the GPUs that meet the wishes for cards; fewer than `least` are refused by the wish that left too few.
+fn filtered(hardware: &Hardware, shape: &Shape, usable: GpuSet, least: u32) -> Result<GpuSet, Reason> {
+    let gpus = &hardware.topology.parts().gpus;
     let only = |keep: &dyn Fn(&berth_model::Gpu) -> bool, reason: Reason, among: GpuSet| {
         let kept: GpuSet = gpus.iter().filter(|g| among.contains(g.index) && keep(g)).map(|g| g.index).collect();
         if kept.gpu_count() < least { Err(reason) } else { Ok(kept) }
@@ -288,18 +349,21 @@ fn score_parts(
     policy: &Policy,
 ) -> [Part; 5] {
     let offered = view.offered_gpu_count(policy.gpu_resources()).unwrap_or(0);
-    // A device plugin that shares cards offers more devices than there are cards.
-    let cards = view.hardware.as_ref().map_or(offered, |h| h.topology.all_gpus().gpu_count().min(offered));
+    // A device plugin that shares cards offers more devices than there are cards, and MIG devices under other names.
+    let cards = view.hardware.as_ref().map_or(offered, |h| {
+        let (cut, all) = (h.cut_gpu_count(), h.topology.all_gpus().gpu_count());
+        all.saturating_sub(cut).min(offered).saturating_add(cut)
+    });
     let gpu_total = u64::from(cards).saturating_mul(1_000_000);
-    let gpu_used = view.used_ppm(shape.gpu_count, chosen.map_or(&[], |(_, chosen)| &chosen.shares));
+    let gpu_used = view.used_ppm(chosen.map(|(_, chosen)| chosen), shape.gpu_count);
     let cpu_used = view.requested.cpu_milli.saturating_add(shape.cpu_milli);
     let memory_used = view.requested.memory.0.saturating_add(shape.memory.0);
     let toward = |used: Ppm| match class.placement {
         Placement::Binpack => used,
         Placement::Spread => used.rest(),
     };
-    let near = chosen.map_or(Ppm(0), |(fabric, chosen)| nearness(view, fabric, chosen.set(), shape));
-    let kept = chosen.map_or(Ppm(0), |(fabric, chosen)| kept(view, fabric, chosen.set()));
+    let near = chosen.map_or(Ppm(0), |(fabric, chosen)| nearness(view, fabric, chosen.gpus(), shape));
+    let kept = chosen.map_or(Ppm(0), |(fabric, chosen)| kept(view, fabric, chosen.gpus()));
     let weights = class.weights;
     let part = |name, value, weight| Part { name, value, weight };
     [

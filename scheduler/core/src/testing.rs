@@ -153,15 +153,15 @@ pub(crate) fn idle(kind: Box8) -> NodeView {
 /// An idle node with this topology.
 pub(crate) fn view_of(topology: NodeTopology) -> NodeView {
     let gpus = u64::from(topology.all_gpus().gpu_count());
-    let fabric = Arc::new(Fabric::of(&topology));
     NodeView {
         name: topology.parts().node.clone(),
-        hardware: Some(Hardware { topology: Arc::new(topology), fabric }),
+        hardware: Some(Hardware::of(Arc::new(topology))),
         knowledge: Knowledge::Current,
         held: berth_model::GpuSet::EMPTY,
         shared: Vec::new(),
         instances: Vec::new(),
         nics_held: berth_model::NicSet::EMPTY,
+        unplanned_instances: std::collections::BTreeMap::new(),
         unplanned_gpu_count: 0,
         is_imprecise: false,
         offered: Arc::new([("nvidia.com/gpu".to_owned(), gpus)].into()),
@@ -169,4 +169,32 @@ pub(crate) fn view_of(topology: NodeTopology) -> NodeView {
         requested: Compute::default(),
         site: None,
     }
+}
+
+/// An idle node of the kind whose GPUs from `first_cut` on are H100s under MIG, each cut into these instances: profile, start.
+pub(crate) fn cut(first_cut: u8, layout: &[(&str, u8)]) -> NodeView {
+    let capability = berth_model::mig::catalog::KnownBoard::by_name("h100-80").unwrap().capability().unwrap();
+    let board = berth_model::gpu::detail::Board { mig: capability.clone(), ..Default::default() };
+    let board = Arc::new(board);
+    let mut parts = topology(Box8::Switched).into_parts();
+    for gpu in parts.gpus.iter_mut().filter(|gpu| gpu.index.0 >= first_cut) {
+        gpu.mig_enabled = Some(true);
+        gpu.detail.board = Arc::clone(&board);
+        let instance = |(name, start): &(&str, u8)| {
+            let profile = capability.by_name(name).unwrap();
+            let placement = profile.placements().iter().copied().find(|p| p.start() == *start).unwrap();
+            let uuids = vec![format!("MIG-{}-{start}", gpu.index.0)];
+            berth_model::MigInstance { placement, profile: (*name).to_owned(), uuids }
+        };
+        gpu.detail.mig_instances = layout.iter().map(instance).collect();
+    }
+    let cut_count = 8 - u64::from(first_cut);
+    let mut view = view_of(NodeTopology::try_new(parts).unwrap());
+    let mut offered: std::collections::BTreeMap<String, u64> =
+        [("nvidia.com/gpu".to_owned(), u64::from(first_cut))].into();
+    for (name, _) in layout {
+        *offered.entry(format!("nvidia.com/mig-{}", name.replace('+', "."))).or_default() += cut_count;
+    }
+    view.offered = Arc::new(offered);
+    view
 }

@@ -40,6 +40,14 @@ pub enum Reason {
     GpuMemoryBusy,
     /// Compute and memory are left, but the shares do not fit together.
     SharesBusy,
+    /// The node has no GPU under MIG.
+    MigAbsent,
+    /// The kubelet does not offer as many MIG devices of the profile.
+    MigNotOffered,
+    /// The GPUs that would do have fewer instances of the profile than asked.
+    MigUnmet,
+    /// Enough instances of the profile, too few free ones.
+    MigBusy,
     /// No set of the machine satisfies the link wish.
     LinkUnmet,
     /// The free GPUs do not form a set with the wished link.
@@ -60,7 +68,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the documented table.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 28] = [
         Self::BadWish,
         Self::UnknownNode,
         Self::NoTopology,
@@ -77,6 +85,10 @@ impl Reason {
         Self::CoresBusy,
         Self::GpuMemoryBusy,
         Self::SharesBusy,
+        Self::MigAbsent,
+        Self::MigNotOffered,
+        Self::MigUnmet,
+        Self::MigBusy,
         Self::LinkUnmet,
         Self::LinkBusy,
         Self::RailUnmet,
@@ -107,6 +119,10 @@ impl Reason {
             Self::CoresBusy => "cores-busy",
             Self::GpuMemoryBusy => "gpu-memory-busy",
             Self::SharesBusy => "shares-busy",
+            Self::MigAbsent => "mig-absent",
+            Self::MigNotOffered => "mig-not-offered",
+            Self::MigUnmet => "mig-unmet",
+            Self::MigBusy => "mig-busy",
             Self::LinkUnmet => "link-unmet",
             Self::LinkBusy => "link-busy",
             Self::RailUnmet => "rail-unmet",
@@ -138,6 +154,10 @@ impl Reason {
             Self::CoresBusy => "berth: no GPU has enough compute left for the share",
             Self::GpuMemoryBusy => "berth: no GPU has enough memory left for the share",
             Self::SharesBusy => "berth: compute and memory are left, but not together on one GPU",
+            Self::MigAbsent => "berth: node has no GPU under MIG",
+            Self::MigNotOffered => "berth: kubelet does not offer enough MIG devices of the profile",
+            Self::MigUnmet => "berth: node has fewer MIG instances of the profile than asked",
+            Self::MigBusy => "berth: too few free MIG instances of the profile",
             Self::LinkUnmet => "berth: no GPU set of the node has the required link",
             Self::LinkBusy => "berth: free GPUs do not form a set with the required link",
             Self::RailUnmet => "berth: no GPU set of the node has the required rails",
@@ -154,7 +174,7 @@ impl Reason {
     /// A fragmented node fits by count, so the dry run of kube-scheduler finds no victim and never asks: those reasons stay out.
     #[must_use]
     pub fn helped_by_preemption(self) -> bool {
-        matches!(self, Self::GpusBusy)
+        matches!(self, Self::GpusBusy | Self::MigBusy)
     }
 
     /// Whether waiting alone may end it. Such reasons are told first: they are the nearest to a plan.
@@ -169,6 +189,7 @@ impl Reason {
             | Self::CoresBusy
             | Self::GpuMemoryBusy
             | Self::SharesBusy
+            | Self::MigBusy
             | Self::LinkBusy
             | Self::RailBusy
             | Self::ZoneBusy
@@ -181,6 +202,9 @@ impl Reason {
             | Self::MemoryUnmet
             | Self::NamedGpusAbsent
             | Self::ShareTooLarge
+            | Self::MigAbsent
+            | Self::MigNotOffered
+            | Self::MigUnmet
             | Self::LinkUnmet
             | Self::RailUnmet
             | Self::ZoneUnmet
@@ -212,6 +236,12 @@ impl Reason {
             Self::CoresBusy => "wait, ask for fewer cores, or add nodes",
             Self::GpuMemoryBusy => "wait, ask for less GPU memory, or add nodes",
             Self::SharesBusy => "wait, or ask for smaller shares",
+            Self::MigAbsent => "none, unless the node should have MIG: nvidia-smi -mig 1",
+            Self::MigNotOffered => {
+                "check the profile and the strategy of the device plugin: allocatable of the node lacks the resource"
+            }
+            Self::MigUnmet => "ask for fewer, or change the layout of the node",
+            Self::MigBusy => "wait, add nodes, or give the pod a higher priority",
             Self::LinkUnmet => "lower berth.dev/link, or make it preferred",
             Self::LinkBusy => "wait, or make berth.dev/link preferred",
             Self::RailUnmet => "make berth.dev/rail preferred",

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use berth_model::{Gpu, GpuIndex, GpuSet, MiB, NicSet, NodeName, NodeTopology};
+use berth_model::{Gpu, GpuIndex, GpuSet, MiB, MigCapability, NicSet, NodeName, NodeTopology, ZoneId};
 
 use crate::device::{MigSlot, Portion};
 use crate::fabric::Fabric;
+use crate::place::mig::{MigTable, Prices, Worth};
+use crate::plan::Chosen;
 use crate::zone::Site;
 
 /// How far the report of a node can be trusted.
@@ -27,6 +29,64 @@ pub struct Hardware {
     pub topology: Arc<NodeTopology>,
     /// Its fabric, shared by all nodes of the kind.
     pub fabric: Arc<Fabric>,
+    /// The MIG table of each GPU by position, shared by all GPUs of the kind; empty where no GPU offers instances.
+    pub mig: Vec<Option<Arc<Worth>>>,
+}
+
+impl Hardware {
+    /// A report with all that is computed from it.
+    #[must_use]
+    pub fn of(topology: Arc<NodeTopology>) -> Self {
+        let fabric = Arc::new(Fabric::of(&topology));
+        let mut known: BTreeMap<MigCapability, Arc<Worth>> = BTreeMap::new();
+        Self::with(topology, fabric, &mut |capability| {
+            if let Some(worth) = known.get(capability) {
+                return Some(Arc::clone(worth));
+            }
+            let worth = worth_of(capability)?;
+            known.insert(capability.clone(), Arc::clone(&worth));
+            Some(worth)
+        })
+    }
+
+    /// A report with its fabric and with MIG tables from a store of them.
+    pub fn with(
+        topology: Arc<NodeTopology>,
+        fabric: Arc<Fabric>,
+        worth: &mut dyn FnMut(&MigCapability) -> Option<Arc<Worth>>,
+    ) -> Self {
+        let gpus = &topology.parts().gpus;
+        let is_cut = gpus.iter().any(|gpu| gpu.mig_enabled == Some(true));
+        let mig = if is_cut { gpus.iter().map(|gpu| worth(&gpu.detail.board.mig)).collect() } else { Vec::new() };
+        Self { topology, fabric, mig }
+    }
+
+    /// The zone of a GPU.
+    #[must_use]
+    pub fn zone(&self, index: GpuIndex) -> Option<ZoneId> {
+        self.topology.parts().gpus.get(usize::from(index.0))?.zone
+    }
+
+    /// The MIG table of a GPU.
+    #[must_use]
+    pub fn worth(&self, index: GpuIndex) -> Option<&Worth> {
+        self.mig.get(usize::from(index.0))?.as_deref()
+    }
+
+    /// GPUs that MIG cuts.
+    #[must_use]
+    pub fn cut_gpu_count(&self) -> u32 {
+        let cut = self.topology.parts().gpus.iter().filter(|gpu| gpu.mig_enabled == Some(true)).count();
+        u32::try_from(cut).unwrap_or(u32::MAX)
+    }
+}
+
+/// The table of a kind of GPU; `None` where it offers no instances.
+#[must_use]
+pub fn worth_of(capability: &MigCapability) -> Option<Arc<Worth>> {
+    let table = MigTable::of(capability)?;
+    let prices = Prices::even(&table);
+    Some(Arc::new(Worth::of(table, &prices)))
 }
 
 /// CPU and memory, offered or taken.
@@ -77,6 +137,8 @@ pub struct NodeView {
     pub nics_held: NicSet,
     /// GPUs that pods hold without a plan that names them: they count, their positions are not known.
     pub unplanned_gpu_count: u32,
+    /// MIG devices that pods hold without a plan that names them, by profile as their resource names it.
+    pub unplanned_instances: BTreeMap<String, u32>,
     /// Whether counts and plans disagree: whole-node counts hold, exact sets are not promised.
     pub is_imprecise: bool,
     /// What the kubelet offers of extended resources, by name.
@@ -124,27 +186,38 @@ impl NodeView {
         self.held.gpu_count().saturating_add(shares).saturating_add(self.unplanned_gpu_count)
     }
 
-    /// How much of the node's GPUs is taken, where `more` is taken too: a whole GPU is a million. Of a share counts what it takes
-    /// most of, compute or memory.
+    /// How much of the node's GPUs is taken once the chosen devices are too: a whole GPU is a million. Of a share counts what it takes
+    /// most of, compute or memory; of an instance its slots. Where devices are not known, `gpu_count` says how many.
     #[must_use]
-    pub fn used_ppm(&self, more_whole: u32, more: &[(GpuIndex, Portion)]) -> u64 {
-        let whole = self.held.gpu_count().saturating_add(self.unplanned_gpu_count).saturating_add(more_whole);
+    pub fn used_ppm(&self, chosen: Option<&Chosen>, gpu_count: u32) -> u64 {
+        let more = chosen.map_or(gpu_count, |chosen| chosen.whole.gpu_count());
+        let whole = self.held.gpu_count().saturating_add(self.unplanned_gpu_count).saturating_add(more);
+        let whole = u64::from(whole).saturating_mul(1_000_000);
+        let has_parts = |c: &Chosen| !c.shares.is_empty() || !c.instances.is_empty();
+        if self.shared.is_empty() && self.instances.is_empty() && !chosen.is_some_and(has_parts) {
+            return whole;
+        }
         let gpus = self.hardware.as_ref().map_or(&[][..], |h| &h.topology.parts().gpus);
-        let share = |gpu: &Gpu| {
-            let before = self.shared_on(gpu.index).map_or_else(Portion::default, |shared| shared.taken);
-            let added = more.iter().filter(|(index, _)| *index == gpu.index);
-            let taken = added.fold(before, |sum, (_, portion)| sum.plus(*portion));
-            let cores = u64::from(taken.cores_percent).saturating_mul(10_000);
-            let memory =
-                gpu.memory.map_or(0, |all| taken.memory.0.saturating_mul(1_000_000).checked_div(all.0).unwrap_or(0));
-            cores.max(memory).min(1_000_000)
-        };
-        let shares = if self.shared.is_empty() && more.is_empty() {
-            0
-        } else {
-            gpus.iter().fold(0_u64, |sum, gpu| sum.saturating_add(share(gpu)))
-        };
-        u64::from(whole).saturating_mul(1_000_000).saturating_add(shares)
+        gpus.iter()
+            .map(|gpu| self.share_ppm(gpu, chosen).max(self.cut_ppm(gpu.index, chosen)))
+            .fold(whole, u64::saturating_add)
+    }
+
+    fn share_ppm(&self, gpu: &Gpu, chosen: Option<&Chosen>) -> u64 {
+        let before = self.shared_on(gpu.index).map_or_else(Portion::default, |shared| shared.taken);
+        let added = chosen.into_iter().flat_map(|c| &c.shares).filter(|(index, _)| *index == gpu.index);
+        let taken = added.fold(before, |sum, (_, portion)| sum.plus(*portion));
+        let of_memory = |all: MiB| taken.memory.0.saturating_mul(1_000_000).checked_div(all.0).unwrap_or(0);
+        let cores = u64::from(taken.cores_percent).saturating_mul(10_000);
+        cores.max(gpu.memory.map_or(0, of_memory)).min(1_000_000)
+    }
+
+    fn cut_ppm(&self, index: GpuIndex, chosen: Option<&Chosen>) -> u64 {
+        let Some(worth) = self.hardware.as_ref().and_then(|h| h.worth(index)) else { return 0 };
+        let held = self.instances.iter().filter(|i| i.index == index).map(|i| i.slot.size);
+        let added = chosen.into_iter().flat_map(|c| &c.instances).filter(|i| i.index == index).map(|i| i.slot.size);
+        let slots = held.chain(added).fold(0_u64, |sum, size| sum.saturating_add(u64::from(size)));
+        slots.saturating_mul(1_000_000).checked_div(u64::from(worth.table().slots())).unwrap_or(0).min(1_000_000)
     }
 
     /// How many GPUs the kubelet offers under any of the names; `None` when it names none of them.

@@ -134,7 +134,8 @@ fn options(plans: &[(&Arc<NodeSlot>, Plan)]) -> Vec<Choice> {
     let mut best: Vec<&(&Arc<NodeSlot>, Plan)> = plans.iter().collect();
     // The order of the short list.
     best.sort_by_key(|(slot, plan)| (Reverse(plan.score), slot.view.name.as_str()));
-    best.into_iter().take(OPTIONS_MAX).map(|(_, plan)| Choice::of(plan)).collect()
+    let first = best.first().map(|(_, plan)| plan.score).unwrap_or_default();
+    best.into_iter().take(OPTIONS_MAX).map(|(_, plan)| Choice::of(plan, first)).collect()
 }
 
 fn summary(told: &Explanation, policy: &Policy, demand: &Demand) -> String {
@@ -144,7 +145,10 @@ fn summary(told: &Explanation, policy: &Policy, demand: &Demand) -> String {
     }
     let asked = told.nodes_asked;
     match (told.options.first(), told.reasons.first()) {
-        (Some(best), _) => format!("fits {} of {asked} nodes now; best is {}: {}", told.nodes_fit, best.node, best.why),
+        (Some(best), _) => {
+            let next = told.options.get(1).map_or_else(String::new, |next| next.lead());
+            format!("fits {} of {asked} nodes now; best is {}{next}: {}", told.nodes_fit, best.node, best.why)
+        }
         (None, Some(reason)) => {
             format!(
                 "fits none of {asked} nodes; nearest are {}: {}{}",

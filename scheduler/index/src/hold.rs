@@ -16,6 +16,8 @@ pub(crate) struct Hold {
     pub(crate) holding: Holding,
     /// GPUs that the pod takes beyond the named devices.
     pub(crate) unnamed_gpu_count: u32,
+    /// MIG devices that it takes beyond them, by profile.
+    pub(crate) unnamed_instances: BTreeMap<String, u32>,
     pub(crate) compute: Compute,
     /// What the pod asks of the kubelet's managers.
     pub(crate) ask: PodAsk,

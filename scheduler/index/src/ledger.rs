@@ -7,10 +7,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use berth_core::NodeView;
+use berth_core::place::mig::name;
 use berth_core::policy::Resources;
 use berth_core::view::{Compute, Hardware, HeldInstance, Knowledge, SharedGpu};
-use berth_core::{Fabric, NodeView};
-use berth_model::{GpuSet, MiB, NicName, NicSet, NodeName, NodeTopology};
+use berth_model::{GpuSet, MiB, NicName, NicSet, NodeName};
 
 use crate::event::{NodeFacts, PlanNote, PodFacts, PodUid};
 use crate::hold::Hold;
@@ -47,7 +48,7 @@ pub struct Holder {
 pub(crate) struct NodeEntry {
     pub(crate) facts: Option<NodeFacts>,
     pub(crate) offered: Arc<BTreeMap<String, u64>>,
-    pub(crate) report: Option<(Arc<NodeTopology>, Arc<Fabric>)>,
+    pub(crate) report: Option<Hardware>,
     pub(crate) is_agent_away: bool,
     pub(crate) pods: BTreeMap<PodUid, Arc<PodFacts>>,
 }
@@ -58,7 +59,7 @@ impl NodeEntry {
     }
 
     fn knowledge(&self) -> Knowledge {
-        let Some((topology, _)) = &self.report else { return Knowledge::Missing };
+        let Some(Hardware { topology, .. }) = &self.report else { return Knowledge::Missing };
         let boot_now = self.facts.as_ref().and_then(|f| f.boot_id.as_ref());
         let is_other_boot = boot_now.is_some_and(|b| *b != topology.parts().boot_id);
         if self.is_agent_away || is_other_boot { Knowledge::Stale } else { Knowledge::Current }
@@ -66,7 +67,7 @@ impl NodeEntry {
 
     /// The pod with what the node's agent tells of it, where no status says what the kubelet gave it.
     fn as_held<'a>(&self, pod: &'a PodFacts) -> Cow<'a, PodFacts> {
-        let drifts = self.report.as_ref().map_or(&[][..], |(topology, _)| &topology.parts().drifts);
+        let drifts = self.report.as_ref().map_or(&[][..], |report| &report.topology.parts().drifts);
         if drifts.is_empty() || !pod.truth.is_empty() {
             return Cow::Borrowed(pod);
         }
@@ -84,13 +85,14 @@ impl NodeEntry {
     ) -> (NodeView, Vec<Holder>) {
         let mut view = NodeView {
             name: name.clone(),
-            hardware: self.report.as_ref().map(|(t, f)| Hardware { topology: Arc::clone(t), fabric: Arc::clone(f) }),
+            hardware: self.report.clone(),
             knowledge: self.knowledge(),
             held: GpuSet::EMPTY,
             shared: Vec::new(),
             instances: Vec::new(),
             nics_held: NicSet::EMPTY,
             unplanned_gpu_count: 0,
+            unplanned_instances: BTreeMap::new(),
             is_imprecise: false,
             offered: Arc::clone(&self.offered),
             allocatable: self.facts.as_ref().map_or_else(Compute::default, |f| f.allocatable),
@@ -102,17 +104,17 @@ impl NodeEntry {
         let mut admissions = Vec::new();
         for pod in &pods {
             add_compute(&mut view.requested, pod.totals.cpu_milli, pod.totals.memory);
-            let wanted = gpus_wanted(pod, names);
+            let wanted = Wanted::of(pod, names);
             let admission =
                 |set| Admission { uid: &pod.uid, ask: &pod.totals.ask, admitted_at: &pod.totals.admitted_at, set };
-            if wanted == 0 && pod.note == PlanNote::Absent {
+            if wanted.gpu_count == 0 && wanted.instances.is_empty() && pod.note == PlanNote::Absent {
                 admissions.push(admission(GpuSet::EMPTY));
                 continue;
             }
             if let PlanNote::Devices(holding) = &pod.note {
                 take_nics(&mut view, &holding.nics);
             }
-            let holder = count_pod(&mut view, pod, wanted, names);
+            let holder = count_pod(&mut view, pod, &wanted, names);
             admissions.push(admission(holder.set));
             holders.push(holder);
         }
@@ -121,10 +123,12 @@ impl NodeEntry {
             let claims = Claims::of(&view, &hold.holding.devices);
             take_nics(&mut view, &hold.holding.nics);
             let unknown = claims.unknown;
-            let (set, _) = take(&mut view, &claims);
+            let set = claims.set();
+            take(&mut view, &claims);
             admissions.push(Admission { uid, ask: &hold.ask, admitted_at: "", set });
             let unplanned_gpu_count = unknown.saturating_add(hold.unnamed_gpu_count);
             view.unplanned_gpu_count = view.unplanned_gpu_count.saturating_add(unplanned_gpu_count);
+            add_instances(&mut view.unplanned_instances, &hold.unnamed_instances);
             holders.push(Holder {
                 uid: uid.clone(),
                 namespace: String::new(),
@@ -154,44 +158,83 @@ fn take_nics(view: &mut NodeView, names: &[NicName]) {
     view.nics_held = view.nics_held.or(held.collect());
 }
 
-fn gpus_wanted(pod: &PodFacts, names: &Resources) -> u32 {
-    let counts = names.gpu.iter().filter_map(|name| pod.totals.extended.get(name));
-    let sum = counts.fold(0_u64, |sum, count| sum.saturating_add(*count));
-    u32::try_from(sum).unwrap_or(u32::MAX)
+fn add_instances(sum: &mut BTreeMap<String, u32>, more: &BTreeMap<String, u32>) {
+    for (profile, count) in more {
+        let known = sum.entry(profile.clone()).or_default();
+        *known = known.saturating_add(*count);
+    }
+}
+
+/// How many devices a pod takes, by what it asks for.
+struct Wanted {
+    /// Of resources that mean GPUs.
+    gpu_count: u32,
+    /// MIG devices by profile, as their resources name it.
+    instances: BTreeMap<String, u32>,
+}
+
+impl Wanted {
+    fn of(pod: &PodFacts, names: &Resources) -> Self {
+        let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let gpus = names.gpu.iter().filter_map(|name| pod.totals.extended.get(name));
+        let profile = |(name, count): (&String, &u64)| Some((names.mig_profile(name)?.to_owned(), small(*count)));
+        Self {
+            gpu_count: small(gpus.fold(0_u64, |sum, count| sum.saturating_add(*count))),
+            instances: pod.totals.extended.iter().filter(|(_, count)| **count > 0).filter_map(profile).collect(),
+        }
+    }
+
+    /// What of it the claims do not name: GPUs, and MIG devices by profile. Instances beyond the profiles asked for are devices of the
+    /// plain GPU resource (strategy single).
+    fn beyond(&self, gpus: u32, instances: &[&HeldInstance], device_count: u32) -> (u32, BTreeMap<String, u32>) {
+        let mut spare: Vec<&str> = instances.iter().map(|held| held.slot.profile.as_str()).collect();
+        let mut unnamed = BTreeMap::new();
+        for (asked, count) in &self.instances {
+            let mut missing = *count;
+            spare.retain(|profile| {
+                let is_it = missing > 0 && name::means(asked, profile);
+                missing = missing.saturating_sub(u32::from(is_it));
+                !is_it
+            });
+            if missing > 0 {
+                unnamed.insert(asked.clone(), missing);
+            }
+        }
+        let single = u32::try_from(spare.len()).unwrap_or(u32::MAX);
+        let named = gpus.saturating_add(single);
+        (self.gpu_count.max(device_count).saturating_sub(named), unnamed)
+    }
 }
 
 /// Counts one bound pod into the view. What the kubelet says it has is held, and where it has not said all, what the plan names;
 /// what the pod takes beyond that counts without a position.
-fn count_pod(view: &mut NodeView, pod: &PodFacts, wanted: u32, names: &Resources) -> Holder {
+fn count_pod(view: &mut NodeView, pod: &PodFacts, wanted: &Wanted, names: &Resources) -> Holder {
     let (planned, mut problem) = claims::planned(view, pod);
     let (given, id_count) = claims::given(view, pod, names, &planned);
-    let is_all_said = id_count > 0 && id_count >= wanted;
-    let plan_count = planned.device_count();
-    let drifted_from = (is_all_said && plan_count > 0 && planned.gpus() != given.gpus()).then(|| planned.gpus());
+    let wanted_count = wanted.instances.values().fold(wanted.gpu_count, |sum, count| sum.saturating_add(*count));
+    let is_all_said = id_count > 0 && id_count >= wanted_count;
+    let drifted_from = (is_all_said && !planned.is_empty() && !planned.agrees_with(&given)).then(|| planned.set());
     if is_all_said {
         problem = match (drifted_from, given.unknown) {
-            (Some(planned), _) => format!("drift: planned GPUs {planned}, the kubelet gave {}", given.gpus()),
+            (Some(_), _) => format!("drift: planned {planned}, the kubelet gave {given}"),
             (None, 0) => String::new(),
             (None, unknown) => format!("{unknown} devices that the kubelet gave it are not on the node"),
         };
     }
-    let device_count = if is_all_said { id_count } else { plan_count.max(id_count) };
-    let claims = match is_all_said {
-        // The kubelet's word on GPUs says nothing of instances.
-        true => Claims { instances: planned.instances, ..given },
-        false => given.joined(planned),
-    };
+    let device_count =
+        if is_all_said { given.device_count() } else { planned.device_count().max(given.device_count()) };
+    let claims = if is_all_said { given } else { given.joined(planned) };
     let set = claims.set();
-    let (_, twice) = take(view, &claims);
+    let (twice, named) = take(view, &claims);
     if !twice.is_empty() {
         let by = if is_all_said { "are held by another pod too" } else { "are in another plan too" };
         problem = format!("GPUs {twice} {by}");
     }
     // A device of two pods is one device, so the pod takes another that nobody can name.
-    let named = claims.device_count_outside(twice);
-    let unplanned_gpu_count = wanted.max(device_count).saturating_sub(named);
+    let (unplanned_gpu_count, unplanned) = wanted.beyond(claims.device_count_outside(twice), &named, device_count);
     view.unplanned_gpu_count = view.unplanned_gpu_count.saturating_add(unplanned_gpu_count);
-    view.is_imprecise |= unplanned_gpu_count > 0;
+    add_instances(&mut view.unplanned_instances, &unplanned);
+    view.is_imprecise |= unplanned_gpu_count > 0 || !unplanned.is_empty();
     Holder {
         uid: pod.uid.clone(),
         namespace: pod.namespace.clone(),
@@ -205,8 +248,8 @@ fn count_pod(view: &mut NodeView, pod: &PodFacts, wanted: u32, names: &Resources
     }
 }
 
-/// Puts claims into the view: says which GPUs those are, and which of them were held in a way that leaves no room for them.
-fn take(view: &mut NodeView, claims: &Claims) -> (GpuSet, GpuSet) {
+/// Puts claims into the view: says which GPUs were held in a way that leaves no room for them, and which instances were free.
+fn take<'c>(view: &mut NodeView, claims: &'c Claims) -> (GpuSet, Vec<&'c HeldInstance>) {
     let shared: GpuSet = view.shared.iter().map(|gpu| gpu.index).collect();
     let cut: GpuSet = view.instances.iter().map(|instance| instance.index).collect();
     let mut twice = claims.whole.and(view.held.or(shared).or(cut));
@@ -230,7 +273,15 @@ fn take(view: &mut NodeView, claims: &Claims) -> (GpuSet, GpuSet) {
         }
     }
     view.shared.sort_unstable();
-    view.instances.extend(claims.instances.iter().cloned());
+    let mut free = Vec::new();
+    for instance in &claims.instances {
+        if view.held.contains(instance.index) || view.instances.contains(instance) {
+            twice = twice.with(instance.index);
+        } else {
+            view.instances.push(instance.clone());
+            free.push(instance);
+        }
+    }
     view.instances.sort_unstable();
-    (claims.set(), twice)
+    (twice, free)
 }

@@ -8,6 +8,7 @@
 mod eval;
 mod event;
 mod hold;
+mod kinds;
 mod ledger;
 mod pages;
 mod roll;

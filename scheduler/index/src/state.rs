@@ -8,11 +8,12 @@ use berth_core::annotation::{Level, Note};
 use berth_core::device::Portion;
 use berth_core::policy::Resources;
 use berth_core::view::{Compute, Knowledge};
-use berth_core::{Demand, Fabric, NodeView, Plan, Policy, Unfit, plan};
+use berth_core::{Demand, NodeView, Plan, Policy, Unfit, plan};
 use berth_model::{NodeName, NodeTopology};
 
 use crate::event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
 use crate::hold::{Hold, Holds};
+use crate::kinds::Kinds;
 use crate::ledger::NodeEntry;
 use crate::pages::Pages;
 use crate::roll::{Roll, Standing};
@@ -21,10 +22,6 @@ use crate::snapshot::{NodeSlot, Snapshot};
 /// UIDs of pods that are gone, remembered so that a list older than the watch cannot bring them back. A list is at most
 /// seconds old; this many deletions do not happen in that time.
 const GRAVES_MAX: usize = 16_384;
-
-/// Most memory for the set tables of all kinds of machines: thousands of kinds with 8 GPUs, eleven with 16. Kinds beyond it are planned
-/// without tables.
-const TABLE_BYTES_MAX: usize = 32 << 20;
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -35,7 +32,7 @@ pub(crate) struct State {
     graves: VecDeque<PodUid>,
     grave_set: BTreeSet<PodUid>,
     holds: Holds,
-    fabrics: BTreeSet<Arc<Fabric>>,
+    kinds: Kinds,
     pages: Pages,
     positions: BTreeMap<NodeName, usize>,
     roll: Arc<Roll>,
@@ -53,7 +50,7 @@ impl Default for State {
             graves: VecDeque::new(),
             grave_set: BTreeSet::new(),
             holds: Holds::default(),
-            fabrics: BTreeSet::new(),
+            kinds: Kinds::default(),
             pages: Pages::default(),
             positions: BTreeMap::new(),
             roll: Arc::default(),
@@ -130,7 +127,7 @@ impl State {
     fn take_report(&mut self, topology: NodeTopology) -> Change {
         let name = topology.parts().node.clone();
         let generation = topology.parts().generation;
-        let known = self.entries.get(&name).and_then(|e| e.report.as_ref()).map(|(t, _)| Arc::clone(t));
+        let known = self.entries.get(&name).and_then(|e| e.report.as_ref()).map(|h| Arc::clone(&h.topology));
         if let Some(known) = known {
             let newest = known.parts().generation;
             if generation < newest || (generation == newest && *known != topology) {
@@ -141,23 +138,8 @@ impl State {
                 return Change::default();
             }
         }
-        let fabric = self.intern(Fabric::of(&topology));
-        self.edit(&name, |entry| entry.report = Some((Arc::new(topology), fabric)))
-    }
-
-    fn intern(&mut self, fabric: Fabric) -> Arc<Fabric> {
-        if let Some(known) = self.fabrics.get(&fabric) {
-            return Arc::clone(known);
-        }
-        // Fabrics that no report uses any more go when a new one comes.
-        self.fabrics.retain(|f| Arc::strong_count(f) > 1);
-        let tables = self.fabrics.iter().fold(0_usize, |sum, f| sum.saturating_add(f.table_bytes()));
-        let is_within = tables.saturating_add(fabric.table_bytes()) <= TABLE_BYTES_MAX;
-        let fabric = Arc::new(if is_within { fabric } else { fabric.coarse() });
-        // Here, and not in the first decision that needs it.
-        fabric.prepare();
-        self.fabrics.insert(Arc::clone(&fabric));
-        fabric
+        let hardware = self.kinds.hardware(topology);
+        self.edit(&name, |entry| entry.report = Some(hardware))
     }
 
     fn take_pod(&mut self, mut pod: PodFacts) -> Change {
@@ -317,10 +299,12 @@ fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {
     // making names devices that are; one that did not would be held by its count.
     let holding = Note::of(plan, "", Level::Advice).holding().unwrap_or_default();
     let named = holding.devices.iter().fold(0_u32, |sum, device| sum.saturating_add(device.device_count));
+    let devices_are_known = plan.set.is_some();
     Hold {
         node: plan.node.clone(),
         holding,
         unnamed_gpu_count: demand.shape.device_count().saturating_sub(named),
+        unnamed_instances: if devices_are_known { BTreeMap::new() } else { demand.shape.mig.clone() },
         ask: demand.shape.ask.clone(),
         compute: Compute { cpu_milli: demand.shape.cpu_milli, memory: demand.shape.memory },
         until_ms,
@@ -336,18 +320,22 @@ struct Capacity {
     offered: u64,
     /// Cores and memory of GPUs with shares.
     shared: Reverse<(u64, u64)>,
+    /// MIG instances, those among them that nobody can name.
+    instances_held: Reverse<u32>,
     nics_held: Reverse<u32>,
 }
 
 fn capacity(view: &NodeView, exists: bool) -> Capacity {
     let free = view.hardware.as_ref().map_or(0, |h| view.unheld(h.topology.usable_gpus()).gpu_count());
     let taken = view.shared.iter().map(|gpu| gpu.taken).fold(Portion::default(), Portion::plus);
+    let instances = u32::try_from(view.instances.len()).unwrap_or(u32::MAX);
     Capacity {
         exists,
         knowledge: Reverse(view.knowledge),
         free_gpu_count: free.saturating_sub(view.unplanned_gpu_count),
         offered: view.offered.values().fold(0_u64, |sum, n| sum.saturating_add(*n)),
         shared: Reverse((u64::from(taken.cores_percent), taken.memory.0)),
+        instances_held: Reverse(view.unplanned_instances.values().fold(instances, |sum, n| sum.saturating_add(*n))),
         nics_held: Reverse(view.nics_held.nic_count()),
     }
 }

@@ -1,5 +1,6 @@
 //! Claims about the index: rebuilt equals lived through, holds, imprecision, growth, and cached verdicts.
 
+mod devices;
 mod positions;
 mod properties;
 mod rails;
@@ -98,7 +99,7 @@ fn demand(gpus: u32) -> Demand {
     let container = ContainerRequest {
         name: "main".to_owned(),
         requests: [("nvidia.com/gpu".to_owned(), gpus.to_string())].into(),
-        is_sidecar: false,
+        ..ContainerRequest::default()
     };
     let pod = PodRequest { containers: vec![container], ..PodRequest::default() };
     Demand::parse(&pod, &Policy::default()).unwrap()

@@ -58,7 +58,7 @@ async fn the_next_pod_keeps_away_from_what_the_kubelet_really_gave() -> Result<(
     let url = format!("http://127.0.0.1:{}/explain?namespace=default&pod=first", running.extender_port);
     let told: Value = serde_json::from_str(&fetch(&url).await?)?;
     let summary = told["summary"].as_str().unwrap_or_default();
-    assert!(summary.contains("drift: planned GPUs 0,1, the kubelet gave 2,4"), "{told}");
+    assert!(summary.contains("drift: planned GPUs 0,1, the kubelet gave GPUs 2,4"), "{told}");
     running.scheduler.terminate(SOON).await?;
     Ok(())
 }

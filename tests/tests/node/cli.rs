@@ -245,7 +245,12 @@ fn a_person_who_may_only_read_pods_gets_the_plan_and_the_names_of_the_missing_ri
 #[test]
 fn the_scheduler_configuration_names_what_the_nodes_offer() -> Result<()> {
     let config: Value = serde_saphyr::from_str(&printed(&["policy", "scheduler-config", "--from-cluster"])?)?;
-    let managed = json!([{"name": "nvidia.com/gpu"}, {"name": "nvidia.com/mig-1g.10gb"}]);
+    let managed = json!([
+        {"name": "nvidia.com/gpu"},
+        {"name": "nvidia.com/mig-1g.10gb"},
+        {"name": "nvidia.com/gpucores", "ignoredByScheduler": true},
+        {"name": "nvidia.com/gpumem", "ignoredByScheduler": true},
+    ]);
     assert_eq!(config["extenders"][0]["managedResources"], managed);
     Ok(())
 }

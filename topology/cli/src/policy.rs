@@ -66,7 +66,9 @@ async fn scheduler_config(args: &SchedulerConfigArgs, flags: &ClusterFlags) -> a
     if args.from_cluster {
         resources.append(&mut offered(flags).await?);
     }
-    Ok(Outcome::Text(scheduler_config::document(args.mode, &resources)))
+    let uncounted: BTreeSet<String> = policy.resources().shares().map(str::to_owned).collect();
+    resources.retain(|name| !uncounted.contains(name));
+    Ok(Outcome::Text(scheduler_config::document(args.mode, &resources, &uncounted)))
 }
 
 /// GPU resources that any node of the cluster offers, in NVIDIA's names.

@@ -116,7 +116,12 @@ fn the_scheduler_configuration_is_yaml_with_every_resource_of_the_policy() {
     assert_eq!(status(&printed), 0, "{}", stderr(&printed));
     let config: serde_json::Value = serde_saphyr::from_str(&stdout(&printed)).unwrap();
     let extender = &config["extenders"][0];
-    let managed = serde_json::json!([{"name": "example.com/gpu"}, {"name": "nvidia.com/gpu"}]);
+    let managed = serde_json::json!([
+        {"name": "example.com/gpu"},
+        {"name": "nvidia.com/gpu"},
+        {"name": "nvidia.com/gpucores", "ignoredByScheduler": true},
+        {"name": "nvidia.com/gpumem", "ignoredByScheduler": true},
+    ]);
     assert_eq!((&extender["managedResources"], &extender["bindVerb"]), (&managed, &serde_json::Value::Null));
 }
 

@@ -42,7 +42,7 @@ pub use host::{Cpu, CpuFlag, Governor, Host, SamepageMerging, TransparentHugePag
 pub use id::{BootId, Generation, GpuIndex, GpuUuid, MiB, NicName, NodeName, ZoneId};
 pub use kubelet::Kubelet;
 pub use link::{Link, LinkClass, LinkMatrix, PcieLevel};
-pub use mig::{MigCapability, MigProfile, Placement, SlotMask};
+pub use mig::{MigCapability, MigInstance, MigProfile, Placement, SlotMask};
 pub use nic::{Bond, LinkLayer, Nic, NicFunction, PortState, Sriov, VirtualFunction};
 pub use nic_set::NicSet;
 pub use node::{Driver, DriverVersions, Finding, NodeTopology, Parts, TopologyError};

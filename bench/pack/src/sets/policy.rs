@@ -1,6 +1,6 @@
 //! Who chooses: Berth, parts of it, and the orders of peers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -86,15 +86,15 @@ struct Berth {
 
 impl Berth {
     fn of(machine: &NodeTopology) -> Self {
-        let fabric = Arc::new(Fabric::of(machine));
         let offered = u64::from(machine.all_gpus().gpu_count());
         let view = NodeView {
             name: machine.parts().node.clone(),
-            hardware: Some(Hardware { topology: Arc::new(machine.clone()), fabric }),
+            hardware: Some(Hardware::of(Arc::new(machine.clone()))),
             knowledge: Knowledge::Current,
             held: GpuSet::EMPTY,
             shared: Vec::new(),
             instances: Vec::new(),
+            unplanned_instances: BTreeMap::new(),
             nics_held: NicSet::EMPTY,
             unplanned_gpu_count: 0,
             is_imprecise: false,

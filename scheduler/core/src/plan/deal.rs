@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use berth_model::{Gpu, GpuIndex, GpuSet, NicName};
 
-use super::{Chosen, ContainerPlan, PlannedDevice};
+use super::{Chosen, ChosenInstance, ContainerPlan, PlannedDevice};
 use crate::demand::ShareMemory;
 use crate::demand::{ContainerDemand, Kind};
 use crate::device::{Extent, Portion};
@@ -42,9 +42,10 @@ pub(super) fn deal(demands: &[ContainerDemand], chosen: Option<(&Chosen, &Hardwa
 /// All devices of a kind, with what a container that asks this takes of each.
 fn part(kind: &Kind, chosen: &Chosen, hardware: &Hardware) -> Vec<PlannedDevice> {
     let gpus = &hardware.topology.parts().gpus;
-    let device = |gpu: &Gpu, extent| PlannedDevice { index: gpu.index, uuid: gpu.uuid.clone(), extent };
+    let device = |gpu: &Gpu, extent| PlannedDevice { index: gpu.index, uuid: gpu.uuid.clone(), extent, instance: None };
     let gpu = |index: GpuIndex| gpus.iter().find(|g| g.index == index);
     match kind {
+        Kind::Whole if chosen.whole.is_empty() => instances(None, chosen, hardware),
         Kind::Whole => chosen.whole.iter().filter_map(gpu).map(|g| device(g, Extent::Whole)).collect(),
         Kind::Share(share) => {
             let own = |(index, slot): &(GpuIndex, Portion)| {
@@ -58,8 +59,20 @@ fn part(kind: &Kind, chosen: &Chosen, hardware: &Hardware) -> Vec<PlannedDevice>
             };
             chosen.shares.iter().filter_map(own).collect()
         }
-        Kind::Mig(_) => Vec::new(),
+        Kind::Mig(profile) => instances(Some(profile), chosen, hardware),
     }
+}
+
+fn instances(asked: Option<&String>, chosen: &Chosen, hardware: &Hardware) -> Vec<PlannedDevice> {
+    let gpus = &hardware.topology.parts().gpus;
+    let same = chosen.instances.iter().filter(|instance| instance.asked.as_ref() == asked);
+    let device = |instance: &ChosenInstance| {
+        let gpu = gpus.iter().find(|g| g.index == instance.index)?;
+        let extent = Extent::Mig(instance.slot.clone());
+        let uuid = instance.uuid.clone();
+        Some(PlannedDevice { index: gpu.index, uuid: gpu.uuid.clone(), extent, instance: Some(uuid) })
+    };
+    same.filter_map(device).collect()
 }
 
 /// The NICs of the GPUs, one for each that can have one; none where the pod wishes no rails.

@@ -40,6 +40,8 @@ pub fn detail(reason: Reason, view: &NodeView, shape: &Shape, policy: &Policy) -
             format!("{asked} asked, {free} of {total} free, {unplanned} held without a plan")
         }
         Reason::ShareTooLarge | Reason::CoresBusy | Reason::GpuMemoryBusy | Reason::SharesBusy => shares(view, shape),
+        Reason::MigAbsent => format!("{} asked", profiles(shape)),
+        Reason::MigNotOffered | Reason::MigUnmet | Reason::MigBusy => mig(view, shape, policy),
         Reason::LinkUnmet => format!("{asked} asked, joined by {}", wished_link(shape)),
         Reason::LinkBusy => format!("{asked} asked, joined by {}; free are {free}", wished_link(shape)),
         Reason::RailUnmet | Reason::RailBusy => {
@@ -81,6 +83,25 @@ fn wished_link(shape: &Shape) -> String {
         Some(least) => format!("{least} or nearer"),
         None => "anything".to_owned(),
     }
+}
+
+fn profiles(shape: &Shape) -> String {
+    let asked = shape.mig.iter().map(|(profile, count)| format!("{count} x {profile}"));
+    let asked: Vec<String> = asked.collect();
+    if asked.is_empty() { format!("{} MIG devices", shape.gpu_count) } else { asked.join(", ") }
+}
+
+/// `2 x 1g.10gb asked, 4 allocatable; free are 1 of 4 x 1g.10gb, 0 of 1 x 3g.40gb`.
+fn mig(view: &NodeView, shape: &Shape, policy: &Policy) -> String {
+    let prefix = policy.resources().mig_prefix.as_deref().unwrap_or_default();
+    let offered = shape.mig.keys().map(|p| view.offered.get(&format!("{prefix}{p}")).copied().unwrap_or(0).to_string());
+    let offered: Vec<String> = offered.collect();
+    let offered = if offered.is_empty() { String::new() } else { format!(", {} allocatable", offered.join(", ")) };
+    let free = view.hardware.as_ref().map(|h| super::mig::free_by_profile(view, h)).unwrap_or_default();
+    let free = free.iter().map(|(profile, (free, all))| format!("{free} of {all} x {profile}"));
+    let free: Vec<String> = free.collect();
+    let free = if free.is_empty() { "none".to_owned() } else { free.join(", ") };
+    format!("{} asked{offered}; free are {free}", profiles(shape))
 }
 
 /// `50% cores + 8192 MiB asked; free are GPU 0: 20% + 1024 MiB, ...`.

@@ -1,6 +1,7 @@
 //! Claims about the one decision path.
 
 mod kubelet;
+mod mig;
 mod shares;
 
 use super::*;
@@ -14,7 +15,7 @@ fn demand(gpus: u32, annotations: &[(&str, &str)]) -> Demand {
     let container = ContainerRequest {
         name: "main".to_owned(),
         requests: requests.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
-        is_sidecar: false,
+        ..ContainerRequest::default()
     };
     let pod = PodRequest {
         annotations: annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
@@ -170,7 +171,7 @@ fn containers_get_disjoint_parts_and_init_containers_reuse_them() {
     let container = |name: &str, gpus: &str| ContainerRequest {
         name: name.to_owned(),
         requests: [("nvidia.com/gpu".to_owned(), gpus.to_owned())].into(),
-        is_sidecar: false,
+        ..ContainerRequest::default()
     };
     let pod = PodRequest {
         init_containers: vec![container("init", "2")],

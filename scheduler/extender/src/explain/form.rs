@@ -1,8 +1,9 @@
 //! The JSON of an explanation. The CLI reads it; fields are only ever added.
 
-use berth_core::Plan;
 use berth_core::annotation::{Level, Note};
+use berth_core::score::Ppm;
 use berth_core::unfit::Reason;
+use berth_core::{Plan, Score};
 use serde::Serialize;
 
 use crate::decide::Mode;
@@ -81,6 +82,8 @@ pub(super) struct Choice {
     nics: Vec<String>,
     /// Parts per million.
     score: u32,
+    /// By how much the best node is better, in parts per million.
+    behind: u32,
     /// False for a node with a stale or missing report, which stands behind all others.
     is_trusted: bool,
     parts: Vec<ScorePart>,
@@ -96,7 +99,7 @@ struct ScorePart {
 }
 
 impl Choice {
-    pub(super) fn of(plan: &Plan) -> Self {
+    pub(super) fn of(plan: &Plan, best: Score) -> Self {
         let note = Note::of(plan, "", Level::Advice);
         let part = |p: &berth_core::score::Part| ScorePart { name: p.name, value: p.value.0, weight: p.weight };
         Self {
@@ -105,9 +108,20 @@ impl Choice {
             link: plan.weakest.map(|l| l.to_string()),
             nics: note.nics,
             score: plan.score.value.0,
+            behind: best.value.0.saturating_sub(plan.score.value.0),
             is_trusted: plan.score.is_trusted,
             parts: plan.parts.iter().map(part).collect(),
             why: note.why,
+        }
+    }
+}
+
+impl Choice {
+    /// What the best node is better by than this one, the next.
+    pub(super) fn lead(&self) -> String {
+        match self.behind {
+            0 => format!(", as good as {} which follows by name", self.node),
+            behind => format!(", {} before {}", Ppm(behind), self.node),
         }
     }
 }

@@ -1,9 +1,7 @@
 //! What one pod claims of a node's GPUs: by its plan, and by what the kubelet says it gave it.
 
-use std::collections::BTreeSet;
-
 use berth_core::NodeView;
-use berth_core::device::{Extent, HeldDevice, Holding, Portion};
+use berth_core::device::{Extent, HeldDevice, Holding, MigSlot, Portion};
 use berth_core::policy::Resources;
 use berth_core::view::HeldInstance;
 use berth_model::{GpuIndex, GpuSet, GpuUuid, MiB};
@@ -62,6 +60,21 @@ impl Claims {
         self.instances.iter().map(|instance| instance.index).fold(self.gpus(), GpuSet::with)
     }
 
+    /// Whether nothing is claimed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.set().is_empty() && self.unknown == 0
+    }
+
+    /// Whether both claim the same devices, in whatever amounts.
+    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+        let sorted = |claims: &Self| {
+            let mut instances = claims.instances.clone();
+            instances.sort_unstable();
+            instances
+        };
+        self.gpus() == other.gpus() && sorted(self) == sorted(other)
+    }
+
     /// Devices that the kubelet counts as GPUs, those that are not on the node among them.
     pub(super) fn device_count(&self) -> u32 {
         self.device_count_outside(GpuSet::EMPTY).saturating_add(self.unknown)
@@ -109,8 +122,9 @@ pub(super) fn planned(view: &NodeView, pod: &PodFacts) -> (Claims, String) {
 /// The kubelet names devices and no amounts: a GPU that the plan names too is held as planned. Of others each takes the place of a
 /// planned one; where there is none left, a pod that asks for shares takes of each all that its containers ask for together.
 pub(super) fn given(view: &NodeView, pod: &PodFacts, names: &Resources, planned: &Claims) -> (Claims, u32) {
-    let ids = given_ids(pod, names);
-    let mut claims = Claims::default();
+    let (ids, instances) = given_ids(view, pod, names);
+    let instance_count = u32::try_from(instances.len()).unwrap_or(u32::MAX);
+    let mut claims = Claims { instances, ..Claims::default() };
     let mut counts: Vec<(GpuIndex, u32)> = Vec::new();
     for (uuid, count) in &ids {
         match position(view, uuid) {
@@ -139,7 +153,7 @@ pub(super) fn given(view: &NodeView, pod: &PodFacts, names: &Resources, planned:
             }
         }
     }
-    let id_count = ids.iter().fold(0_u32, |sum, (_, count)| sum.saturating_add(*count));
+    let id_count = ids.iter().fold(instance_count, |sum, (_, count)| sum.saturating_add(*count));
     (claims, id_count)
 }
 
@@ -151,15 +165,26 @@ fn asked_portion(pod: &PodFacts, names: &Resources) -> Option<Portion> {
     (cores > 0 || memory > 0).then_some(Portion { cores_percent, memory: MiB(memory) })
 }
 
-/// GPUs in the kubelet's word, each with how many of the pod's devices it is. A shared card's id ends in `::` and a number: the
-/// card counts.
+/// GPUs in the kubelet's word, each with how many of the pod's devices it is, and MIG instances. A shared card's id ends in `::` and
+/// a number: the card counts.
 ///
 /// Source: ids of replicas in github.com/NVIDIA/k8s-device-plugin `internal/rm/device_map.go`, `AnnotatedID`.
-fn given_ids(pod: &PodFacts, names: &Resources) -> Vec<(GpuUuid, u32)> {
-    let known: BTreeSet<&str> = names.gpu.iter().map(String::as_str).collect();
-    let ids = pod.truth.iter().filter(|(name, _)| known.contains(name.as_str())).flat_map(|(_, ids)| ids);
-    let card = |id: &String| id.split_once("::").map_or(id.as_str(), |(card, _)| card).to_owned();
-    let mut uuids: Vec<GpuUuid> = ids.filter_map(|id| GpuUuid::parse(&card(id)).ok()).collect();
+fn given_ids(view: &NodeView, pod: &PodFacts, names: &Resources) -> (Vec<(GpuUuid, u32)>, Vec<HeldInstance>) {
+    let is_ours = |name: &str| names.gpu.iter().any(|gpu| gpu == name) || names.mig_profile(name).is_some();
+    let ids = pod.truth.iter().filter(|(name, _)| is_ours(name)).flat_map(|(_, ids)| ids);
+    let mut uuids: Vec<GpuUuid> = Vec::new();
+    let mut instances = Vec::new();
+    for id in ids {
+        let device = id.split_once("::").map_or(id.as_str(), |(device, _)| device);
+        match instance(view, device) {
+            Some(found) => instances.push(found),
+            // An instance that the report does not know is missed by its profile, not as a GPU.
+            None if device.starts_with("MIG-") => {}
+            None => uuids.extend(GpuUuid::parse(device)),
+        }
+    }
+    instances.sort_unstable();
+    instances.dedup();
     uuids.sort_unstable();
     let mut counted: Vec<(GpuUuid, u32)> = Vec::new();
     for uuid in uuids {
@@ -168,7 +193,30 @@ fn given_ids(pod: &PodFacts, names: &Resources) -> Vec<(GpuUuid, u32)> {
             _ => counted.push((uuid, 1)),
         }
     }
-    counted
+    (counted, instances)
+}
+
+/// The instance that a MIG device id (`MIG-...`) is of.
+fn instance(view: &NodeView, id: &str) -> Option<HeldInstance> {
+    let gpus = view.hardware.as_ref().filter(|_| id.starts_with("MIG-")).map(|h| &h.topology.parts().gpus)?;
+    gpus.iter().find_map(|gpu| {
+        let found = gpu.detail.mig_instances.iter().find(|instance| instance.uuids.iter().any(|uuid| uuid == id))?;
+        let (start, size) = (found.placement.start(), found.placement.size());
+        Some(HeldInstance { index: gpu.index, slot: MigSlot { profile: found.profile.clone(), start, size } })
+    })
+}
+
+/// As a person says it: `GPUs 0,1 and 1g.10gb at slot 3 of GPU 2`.
+impl std::fmt::Display for Claims {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut words = Vec::new();
+        if !self.gpus().is_empty() || self.instances.is_empty() {
+            words.push(format!("GPUs {}", self.gpus()));
+        }
+        let slot = |i: &HeldInstance| format!("{} at slot {} of {}", i.slot.profile, i.slot.start, i.index);
+        words.extend(self.instances.iter().map(slot));
+        f.write_str(&words.join(", "))
+    }
 }
 
 fn position(view: &NodeView, uuid: &GpuUuid) -> Option<GpuIndex> {

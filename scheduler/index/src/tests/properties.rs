@@ -12,10 +12,10 @@ use super::{bound, demand, name, node, pod, report, told, with};
 use crate::{Evaluator, Event, Index, PodUid, Verdict};
 
 /// A small deterministic generator: tests must replay from their seed.
-struct Draw(u64);
+pub(super) struct Draw(pub(super) u64);
 
 impl Draw {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }

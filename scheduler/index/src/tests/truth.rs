@@ -16,7 +16,7 @@ fn what_the_kubelet_gave_is_held_and_not_what_was_planned() {
     assert_eq!(held(&index, "a"), (0b1100, 0, false));
     let holder = holder(&index, "a");
     assert_eq!(holder.drifted_from, Some(GpuSet::from_bits(0b11)));
-    assert_eq!(holder.problem, "drift: planned GPUs 0,1, the kubelet gave 2,3");
+    assert_eq!(holder.problem, "drift: planned GPUs 0,1, the kubelet gave GPUs 2,3");
     index.apply(told(pod("q", "a", 2, Some(&[0, 1])), &[1, 0]));
     let agreed = index.snapshot().node("a").unwrap().holders[1].clone();
     assert_eq!((agreed.drifted_from, agreed.problem.as_str()), (None, ""), "the order of ids is no drift");
@@ -69,7 +69,7 @@ fn what_the_agent_tells_of_a_pod_counts_while_no_status_says_it() {
     let index = with([node("a"), report("a", 1, None), bound("p", "a", 2, Some(&[0, 1]))]);
     index.apply(drifted(2, "p", &[2, 3]));
     assert_eq!(held(&index, "a"), (0b1100, 0, false));
-    assert_eq!(holder(&index, "a").problem, "drift: planned GPUs 0,1, the kubelet gave 2,3");
+    assert_eq!(holder(&index, "a").problem, "drift: planned GPUs 0,1, the kubelet gave GPUs 2,3");
     index.apply(told(pod("p", "a", 2, Some(&[0, 1])), &[1, 2]));
     assert_eq!(held(&index, "a").0, 0b110, "the status is nearer to the kubelet than the report");
     index.apply(report("a", 3, None));

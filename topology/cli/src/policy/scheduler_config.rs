@@ -46,8 +46,9 @@ const TAIL: &str = "  # One step of ours is worth 2000 in-tree points, more than
   managedResources:
 ";
 
-/// The configuration for the mode, with the given extended resources sent to Berth.
-pub(super) fn document(mode: Mode, resources: &BTreeSet<String>) -> String {
+/// The configuration for the mode, with the given extended resources sent to Berth. kube-scheduler does not count those of `uncounted`:
+/// shares of GPUs, of which no node offers a number.
+pub(super) fn document(mode: Mode, resources: &BTreeSet<String>, uncounted: &BTreeSet<String>) -> String {
     let (about, bind) = match mode {
         Mode::Allocate => ("`allocate`: berth-scheduler binds.", "  bindVerb: bind\n"),
         Mode::Score => ("`score`: kube-scheduler binds, so there are no plans.", ""),
@@ -62,6 +63,9 @@ pub(super) fn document(mode: Mode, resources: &BTreeSet<String>) -> String {
     text.push_str(TAIL);
     for name in resources {
         text.push_str(&format!("  - {{name: {name}}}\n"));
+    }
+    for name in uncounted {
+        text.push_str(&format!("  - {{name: {name}, ignoredByScheduler: true}}\n"));
     }
     text
 }
@@ -83,7 +87,8 @@ mod tests {
     #[test]
     fn only_mode_allocate_binds() {
         let resources = named(&["nvidia.com/gpu"]);
-        let (allocate, score) = (document(Mode::Allocate, &resources), document(Mode::Score, &resources));
+        let (allocate, score) =
+            (document(Mode::Allocate, &resources, &named(&[])), document(Mode::Score, &resources, &named(&[])));
         assert!(allocate.contains("\n  bindVerb: bind\n"));
         assert!(!score.contains("bindVerb"));
         for text in [allocate, score] {
@@ -96,15 +101,22 @@ mod tests {
         for (overlay, mode) in [("sidecar", Mode::Allocate), ("score", Mode::Score)] {
             let path = format!("{}/../../manifests/overlays/{overlay}/kube-scheduler.yaml", env!("CARGO_MANIFEST_DIR"));
             let file = std::fs::read_to_string(&path).unwrap();
-            assert_eq!(file, document(mode, &named(&["nvidia.com/gpu"])), "{path}");
+            let shares = named(&["nvidia.com/gpucores", "nvidia.com/gpumem"]);
+            assert_eq!(file, document(mode, &named(&["nvidia.com/gpu"]), &shares), "{path}");
         }
     }
 
     #[test]
     fn every_resource_is_managed_by_its_exact_name() {
-        let text = document(Mode::Allocate, &named(&["nvidia.com/mig-1g.10gb", "nvidia.com/gpu"]));
+        let counted = named(&["nvidia.com/mig-1g.10gb", "nvidia.com/gpu"]);
+        let text = document(Mode::Allocate, &counted, &named(&["nvidia.com/gpumem"]));
         let managed = text.split("  managedResources:\n").nth(1).unwrap();
-        assert_eq!(managed, "  - {name: nvidia.com/gpu}\n  - {name: nvidia.com/mig-1g.10gb}\n");
+        let expected = "  - {name: nvidia.com/gpu}\n  - {name: nvidia.com/mig-1g.10gb}\n  - {name: nvidia.com/gpumem, ignoredByScheduler: true}\n";
+        assert_eq!(managed, expected);
+        assert!(
+            !text.contains("{name: nvidia.com/gpumem, weight"),
+            "kube-scheduler cannot score what it does not count"
+        );
     }
 
     #[test]

@@ -31,6 +31,7 @@ struct Choice {
     gpus: String,
     link: Option<String>,
     score: u32,
+    behind: u32,
     is_trusted: bool,
     parts: Vec<Part>,
 }
@@ -110,7 +111,9 @@ impl Choice {
         let gpus = if self.gpus.is_empty() { "GPUs not known".to_owned() } else { format!("GPUs {}", self.gpus) };
         let link = self.link.as_ref().map_or_else(String::new, |l| format!("  joined by {l}"));
         let trust = if self.is_trusted { String::new() } else { format!("  {}", warn("(stale or no report)")) };
-        let mut text = format!("{}  {gpus}{link}  score {}{trust}\n", strong(&self.node), percent(self.score));
+        let behind =
+            if self.behind == 0 { String::new() } else { format!(", {} behind the best", percent(self.behind)) };
+        let mut text = format!("{}  {gpus}{link}  score {}{behind}{trust}\n", strong(&self.node), percent(self.score));
         let counted = self.parts.iter().filter(|p| p.weight > 0);
         let parts: Vec<String> = counted.map(|p| format!("{} {} x{}", p.name, percent(p.value), p.weight)).collect();
         if !parts.is_empty() {

@@ -16,7 +16,7 @@ fn request(name: &str, (cards, cores, memory): (u32, u32, u64)) -> ContainerRequ
         ("nvidia.com/gpumem", memory),
     ];
     let named = amounts.into_iter().filter(|(_, n)| *n > 0).map(|(k, n)| (k.to_owned(), n.to_string()));
-    ContainerRequest { name: name.to_owned(), requests: named.collect(), is_sidecar: false }
+    ContainerRequest { name: name.to_owned(), requests: named.collect(), ..ContainerRequest::default() }
 }
 
 fn parse(containers: &[(u32, u32, u64)], policy: &Policy) -> Result<Demand, Unfit> {

@@ -6,7 +6,7 @@
 //! counted in the file `BERTH_FAKE_CALLS`, or `calls`, where there is one.
 //!
 //! Exported are the calls that a topology agent makes. What is not exported is missing, as on an old driver. A call named in
-//! `symbolsAbsent` of the faults answers "function not found". No panic crosses the C boundary: it becomes "unknown error".
+//! `symbolsAbsent` of the faults answers "function not found", one in `callsFailing` "unknown error". No panic crosses the C boundary: it becomes "unknown error".
 #![allow(unsafe_code, reason = "the C interface of NVML is made of raw pointers")]
 
 pub mod calls;
@@ -109,7 +109,6 @@ impl Refusal {
     pub(crate) const HANGS: Self = Self(nvmlReturn_t::MAX);
     pub(crate) const UNKNOWN: Self = Self(nvmlReturn_enum_NVML_ERROR_UNKNOWN);
     const UNINITIALIZED: Self = Self(nvmlReturn_enum_NVML_ERROR_UNINITIALIZED);
-    const FUNCTION_NOT_FOUND: Self = Self(nvmlReturn_enum_NVML_ERROR_FUNCTION_NOT_FOUND);
 
     pub(crate) fn code(code: nvmlReturn_t) -> Self {
         Self(code)
@@ -161,10 +160,10 @@ fn answered(symbol: &str, body: impl Fn(&Session) -> Result<(), Refusal>) -> nvm
     until_answered(|| {
         guarded(|state| {
             let session = state.session().ok_or(Refusal::UNINITIALIZED)?;
-            if session.lacks(symbol) {
-                return Err(Refusal::FUNCTION_NOT_FOUND);
+            match session.refusal(symbol) {
+                Some(refused) => Err(refused),
+                None => body(session),
             }
-            body(session)
         })
     })
 }

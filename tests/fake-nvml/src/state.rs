@@ -161,6 +161,11 @@ impl Session {
         self.faults.symbols_absent.contains(symbol)
     }
 
+    /// How the faults say that the library refuses this call.
+    pub(crate) fn refusal(&self, symbol: &str) -> Option<Refusal> {
+        self.faults.refusal(symbol).as_ref().map(Refusal::from)
+    }
+
     /// The machine's answers; a refusal where the driver does not start.
     pub(crate) fn node(&self) -> Result<&NvmlNode, Refusal> {
         match &self.answers {

@@ -4,6 +4,7 @@
 mod agent;
 mod captures;
 mod cli;
+mod facts;
 mod facts_nvml;
 mod faults;
 mod findings;

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use berth_model::{Link, NicName};
+use berth_probe::facts::NvmlFailure;
 
 use crate::check::{self, refuse};
 use crate::machine::{Machine, MachineError, MachineGpu};
+use crate::nvml;
 use crate::spec::{self, ChangedSpec, DriverFaultSpec, EventSpec, FaultsSpec};
 
 /// What is broken. The default is nothing.
@@ -25,6 +27,8 @@ pub struct Faults {
     pub ports_down: BTreeSet<NicName>,
     /// NVML calls that the library does not have.
     pub symbols_absent: BTreeSet<String>,
+    /// NVML calls that answer "unknown error", whatever they are asked about.
+    pub calls_failing: BTreeSet<String>,
     /// Why the library does not start.
     pub driver: Option<DriverFault>,
 }
@@ -119,13 +123,16 @@ impl Faults {
             };
             faults.ports_down.insert(nic.name.clone());
         }
-        for (i, symbol) in spec.symbols_absent.into_iter().enumerate() {
-            if !symbol.starts_with("nvml") {
-                return refuse(format!("symbolsAbsent[{i}]"), format!("{symbol:?} is no name of an NVML call"));
-            }
-            faults.symbols_absent.insert(symbol);
-        }
+        faults.symbols_absent = calls("symbolsAbsent", spec.symbols_absent)?;
+        faults.calls_failing = calls("callsFailing", spec.calls_failing)?;
         Ok(faults)
+    }
+
+    /// How the library refuses a call whatever it is asked about; `None` where it does not.
+    #[must_use]
+    pub fn refusal(&self, symbol: &str) -> Option<NvmlFailure> {
+        let lacks = self.symbols_absent.contains(symbol).then_some(NvmlFailure::NoSymbol);
+        lacks.or_else(|| self.calls_failing.contains(symbol).then(nvml::unknown_error))
     }
 }
 
@@ -167,6 +174,16 @@ fn change(field: &str, changed: &ChangedSpec, machine: &Machine) -> Result<Machi
         return refuse(format!("{field}.facts.{name}"), "what a GPU is and where it sits does not change");
     }
     check::with_facts(&format!("{field}.facts"), changed.gpu, gpu, &facts.over(&gpu.spec))
+}
+
+fn calls(field: &str, names: Vec<String>) -> Result<BTreeSet<String>, MachineError> {
+    match names.iter().position(|name| !name.starts_with("nvml")) {
+        Some(i) => refuse(
+            format!("{field}[{i}]"),
+            format!("{:?} is no name of an NVML call", names.get(i).map_or("", String::as_str)),
+        ),
+        None => Ok(names.into_iter().collect()),
+    }
 }
 
 fn check_indexes(field: &str, indexes: &[u8], machine: &Machine) -> Result<(), MachineError> {

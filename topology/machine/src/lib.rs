@@ -87,6 +87,7 @@
 //! nvlinksDown: [{gpu: 4, links: [0, 5]}, {gpu: 5}]   # the far ends are down too; no links means all
 //! portsDown: [mlx5_0]
 //! symbolsAbsent: [nvmlDeviceGetNvLinkRemoteDeviceType]
+//! callsFailing: [nvmlDeviceGetSerial]   # "unknown error", whatever they are asked about
 //! driver: notLoaded             # or libraryNotFound, versionMismatch, hangs; nothing for a driver that works
 //! "#, &machine)?;
 //! # assert_eq!((faults.gpus.len(), faults.unlisted.len(), faults.ports_down.len()), (4, 1, 1));

@@ -3,9 +3,8 @@
 //! [`answers`] is what a library with every call would say; the fake library serves it call by call. [`facts`] is what the probe gets to
 //! see through a library that lacks some calls, and must equal what the probe reads through the fake: a test says so.
 
-use std::collections::BTreeSet;
-
 use berth_model::PciAddress;
+use berth_probe::facts::gpu::{Refusals, refused_of};
 use berth_probe::facts::{DeviceDetail, NvLinkFacts, NvmlDevice, NvmlFacts, NvmlFailure, NvmlNode, RemoteDevice};
 
 use crate::faults::{DriverFault, Faults, GpuFault};
@@ -17,7 +16,7 @@ const BYTES_PER_MIB: u64 = 1024 * 1024;
 /// What the probe reads of the machine.
 #[must_use]
 pub fn facts(machine: &Machine, salt: &Salt, faults: &Faults) -> NvmlFacts {
-    without_symbols(answers(machine, salt, faults), &faults.symbols_absent)
+    without_refused(answers(machine, salt, faults), &|symbol| faults.refusal(symbol))
 }
 
 /// What a library that has every call answers.
@@ -67,7 +66,7 @@ fn driver_text(fault: DriverFault) -> &'static str {
     }
 }
 
-fn unknown_error() -> NvmlFailure {
+pub(crate) fn unknown_error() -> NvmlFailure {
     NvmlFailure::Other(berth_probe::facts::UNKNOWN_ERROR.to_owned())
 }
 
@@ -201,44 +200,42 @@ fn direct_ends(pairs: &[(u8, u8, u8)]) -> Vec<(u8, u8, u8, u8)> {
     ends
 }
 
-/// What is left of the answers when calls are missing. Follows the order in which the probe falls back.
-fn without_symbols(answers: NvmlFacts, absent: &BTreeSet<String>) -> NvmlFacts {
+/// What is left of the answers when calls are refused. Follows the order in which the probe falls back.
+fn without_refused(answers: NvmlFacts, refusals: Refusals<'_>) -> NvmlFacts {
     let NvmlFacts::Read(mut node) = answers else { return answers };
-    let lacks = |symbol: &str| absent.contains(symbol);
-    if lacks("nvmlDeviceGetCount_v2") {
-        return NvmlFacts::NoDriver(format!("GPUs cannot be counted: {}", NvmlFailure::NoSymbol));
+    if let Some(why) = refusals("nvmlDeviceGetCount_v2") {
+        return NvmlFacts::NoDriver(format!("GPUs cannot be counted: {why}"));
     }
-    if lacks("nvmlSystemGetDriverVersion") {
-        node.driver_version = Err(NvmlFailure::NoSymbol);
-    }
-    hide(&mut node.nvml_version, lacks("nvmlSystemGetNVMLVersion"));
-    hide(&mut node.cuda_version, lacks("nvmlSystemGetCudaDriverVersion_v2"));
+    hide(&mut node.driver_version, refusals("nvmlSystemGetDriverVersion"));
+    hide(&mut node.nvml_version, refusals("nvmlSystemGetNVMLVersion"));
+    hide(&mut node.cuda_version, refusals("nvmlSystemGetCudaDriverVersion_v2"));
     for device in &mut node.devices {
-        if lacks("nvmlDeviceGetHandleByIndex_v2") {
-            *device = Err(NvmlFailure::NoSymbol);
-        }
+        hide(device, refusals("nvmlDeviceGetHandleByIndex_v2"));
         let Ok(device) = device else { continue };
-        hide(&mut device.uuid, lacks("nvmlDeviceGetUUID"));
-        hide(&mut device.pci, lacks("nvmlDeviceGetPciInfo_v3"));
-        hide(&mut device.product, lacks("nvmlDeviceGetName"));
-        hide(&mut device.memory_bytes, lacks("nvmlDeviceGetMemoryInfo_v2") && lacks("nvmlDeviceGetMemoryInfo"));
-        hide(&mut device.mig_enabled, lacks("nvmlDeviceGetMigMode"));
-        hide(&mut device.memory_affinity, lacks("nvmlDeviceGetMemoryAffinity"));
-        hide(&mut device.memory_zone, lacks("nvmlDeviceGetNumaNodeId"));
-        hide(&mut device.nvlinks, lacks("nvmlDeviceGetNvLinkState"));
-        device.detail.hide(&lacks);
+        hide(&mut device.uuid, refusals("nvmlDeviceGetUUID"));
+        hide(&mut device.pci, refusals("nvmlDeviceGetPciInfo_v3"));
+        hide(&mut device.product, refusals("nvmlDeviceGetName"));
+        hide(
+            &mut device.memory_bytes,
+            refused_of(refusals, &["nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo"]),
+        );
+        hide(&mut device.mig_enabled, refusals("nvmlDeviceGetMigMode"));
+        hide(&mut device.memory_affinity, refusals("nvmlDeviceGetMemoryAffinity"));
+        hide(&mut device.memory_zone, refusals("nvmlDeviceGetNumaNodeId"));
+        hide(&mut device.nvlinks, refusals("nvmlDeviceGetNvLinkState"));
+        device.detail.hide(refusals);
         for link in device.nvlinks.iter_mut().flatten().filter(|l| l.active == Ok(true)) {
-            hide(&mut link.remote, lacks("nvmlDeviceGetNvLinkRemoteDeviceType"));
-            hide(&mut link.remote_pci, lacks("nvmlDeviceGetNvLinkRemotePciInfo_v2"));
-            hide(&mut link.version, lacks("nvmlDeviceGetNvLinkVersion"));
-            hide(&mut link.errors, lacks("nvmlDeviceGetNvLinkErrorCounter"));
+            hide(&mut link.remote, refusals("nvmlDeviceGetNvLinkRemoteDeviceType"));
+            hide(&mut link.remote_pci, refusals("nvmlDeviceGetNvLinkRemotePciInfo_v2"));
+            hide(&mut link.version, refusals("nvmlDeviceGetNvLinkVersion"));
+            hide(&mut link.errors, refusals("nvmlDeviceGetNvLinkErrorCounter"));
         }
     }
     NvmlFacts::Read(node)
 }
 
-fn hide<T>(answer: &mut Result<T, NvmlFailure>, hidden: bool) {
-    if hidden {
-        *answer = Err(NvmlFailure::NoSymbol);
+fn hide<T>(answer: &mut Result<T, NvmlFailure>, refused: Option<NvmlFailure>) {
+    if let Some(why) = refused {
+        *answer = Err(why);
     }
 }

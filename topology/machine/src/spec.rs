@@ -190,6 +190,8 @@ pub(crate) struct FaultsSpec {
     pub(crate) ports_down: Vec<String>,
     #[serde(default)]
     pub(crate) symbols_absent: Vec<String>,
+    #[serde(default)]
+    pub(crate) calls_failing: Vec<String>,
     pub(crate) driver: Option<DriverFaultSpec>,
 }
 

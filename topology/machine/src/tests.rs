@@ -284,6 +284,7 @@ fn faults_that_the_machine_cannot_have_are_refused() {
         ("lost: [2]", "lost: small has no GPU 2"),
         ("portsDown: [mlx5_9]", "portsDown[0]: \"mlx5_9\" is no NIC of small"),
         ("symbolsAbsent: [dlopen]", "symbolsAbsent[0]: \"dlopen\" is no name of an NVML call"),
+        ("callsFailing: [nvmlInit_v2, read]", "callsFailing[1]: \"read\" is no name of an NVML call"),
         ("nvlinksDown: [{gpu: 5}]", "nvlinksDown[0].gpu: small has no GPU 5"),
         ("driver: onFire", "onFire"),
         ("changed: [{gpu: 2, facts: {mig: true}}]", "changed[0].gpu: small has no GPU 2"),

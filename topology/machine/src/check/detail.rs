@@ -19,7 +19,7 @@ const BYTES_PER_MIB: u64 = 1024 * 1024;
 /// The answers. `field` is the path of the facts, for an error.
 pub(super) fn detail(field: &str, index: u8, spec: &GpuSpec) -> Result<DeviceDetail, MachineError> {
     let pcie_max = said(&spec.pcie_max);
-    let pcie = said(&spec.pcie).or(pcie_max.clone());
+    let pcie = if spec.pcie.is_some() { said(&spec.pcie) } else { pcie_max.clone() };
     let generation = |link: &Answer<PcieLink>| link.clone().map(|l| u32::from(l.generation));
     let width = |link: &Answer<PcieLink>| link.clone().map(|l| u32::from(l.width));
     Ok(DeviceDetail {
@@ -28,10 +28,9 @@ pub(super) fn detail(field: &str, index: u8, spec: &GpuSpec) -> Result<DeviceDet
             part_number: said(&spec.board_part),
             minor: if spec.minor.is_some() { said(&spec.minor) } else { Ok(index.into()) },
             architecture: said(&spec.architecture),
-            // The call always answers; zero is what a driver cannot mean.
-            memory_reserved_bytes: said(&spec.memory_reserved_mib)
-                .map(|m| m.saturating_mul(BYTES_PER_MIB))
-                .or_else(|why| if spec.memory_mib.is_some() { Ok(0) } else { Err(why) }),
+            // One call tells both; zero is what a driver cannot mean.
+            memory_reserved_bytes: said(&spec.memory_mib)
+                .map(|_| said(&spec.memory_reserved_mib).unwrap_or(0).saturating_mul(BYTES_PER_MIB)),
         },
         modes: ModeFacts {
             ecc: said(&spec.ecc).map(|now| NowAndPending { now, pending: said(&spec.ecc_pending).unwrap_or(now) }),

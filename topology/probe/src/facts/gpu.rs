@@ -6,6 +6,22 @@ use berth_model::gpu::detail::{Architecture, ComputeMode, FabricState, HostVgpu,
 
 use super::{Answer, NvmlFailure};
 
+/// How a library refuses a call, whatever it is asked about; `None` where it answers.
+pub type Refusals<'a> = &'a dyn Fn(&str) -> Option<NvmlFailure>;
+
+/// What becomes of an answer that several calls give, newest first. An older one is asked only where the library lacks the newer.
+#[must_use]
+pub fn refused_of(refusals: Refusals<'_>, symbols: &[&str]) -> Option<NvmlFailure> {
+    let mut why = None;
+    for symbol in symbols {
+        why = refusals(symbol);
+        if why != Some(NvmlFailure::NoSymbol) {
+            break;
+        }
+    }
+    why
+}
+
 macro_rules! answers {
     ($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $field:ident: $answer:ty = $($symbol:literal)|+,)+ }) => {
         $(#[$doc])*
@@ -21,10 +37,10 @@ macro_rules! answers {
                 Self { $($field: Err(why.clone()),)+ }
             }
 
-            /// Takes away what a library without some calls does not answer: an answer is gone when all calls that give it are.
-            pub fn hide(&mut self, lacks: &dyn Fn(&str) -> bool) {
-                $(if [$($symbol),+].iter().all(|symbol| lacks(symbol)) {
-                    self.$field = Err(NvmlFailure::NoSymbol);
+            /// Takes away what a library that refuses some calls does not answer.
+            pub fn hide(&mut self, refusals: Refusals<'_>) {
+                $(if let Some(why) = refused_of(refusals, &[$($symbol),+]) {
+                    self.$field = Err(why);
                 })+
             }
         }
@@ -147,23 +163,24 @@ impl DeviceDetail {
         }
     }
 
-    /// Takes away what a library without some calls does not answer.
-    pub fn hide(&mut self, lacks: &dyn Fn(&str) -> bool) {
-        self.identity.hide(lacks);
-        self.modes.hide(lacks);
-        self.wear.hide(lacks);
-        self.pcie.hide(lacks);
-        self.parts.hide(lacks);
+    /// Takes away what a library that refuses some calls does not answer.
+    pub fn hide(&mut self, refusals: Refusals<'_>) {
+        let lacks = |symbol: &str| refusals(symbol) == Some(NvmlFailure::NoSymbol);
+        self.identity.hide(refusals);
+        self.modes.hide(refusals);
+        self.wear.hide(refusals);
+        self.pcie.hide(refusals);
+        self.parts.hide(refusals);
         // Without the mode the tables are not asked for, and without profiles no instances.
-        if lacks("nvmlDeviceGetMigMode") {
-            self.parts.mig_profiles = Err(NvmlFailure::NoSymbol);
+        if let Some(why) = refusals("nvmlDeviceGetMigMode") {
+            self.parts.mig_profiles = Err(why);
         }
-        if self.parts.mig_profiles.is_err() || lacks("nvmlGpuInstanceGetInfo") {
-            self.parts.mig_instances = Err(NvmlFailure::NoSymbol);
+        if let Some(why) = self.parts.mig_profiles.as_ref().err().cloned().or(refusals("nvmlGpuInstanceGetInfo")) {
+            self.parts.mig_instances = Err(why);
         }
         const DEVICE_CALLS: [&str; 3] =
             ["nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex", "nvmlDeviceGetGpuInstanceId"];
-        if DEVICE_CALLS.iter().any(|symbol| lacks(symbol)) {
+        if DEVICE_CALLS.iter().any(|symbol| refusals(symbol).is_some()) {
             self.parts.mig_instances.iter_mut().flatten().for_each(|i| i.uuids.clear());
         }
         if let Ok(fabric) = &mut self.parts.fabric
@@ -182,8 +199,8 @@ impl DeviceDetail {
             if lacks("nvmlDeviceGetGpuInstanceProfileInfoV") {
                 profile.name = None;
             }
-            if lacks("nvmlDeviceGetGpuInstancePossiblePlacements_v2") {
-                profile.placements = Err(NvmlFailure::NoSymbol);
+            if let Some(why) = refusals("nvmlDeviceGetGpuInstancePossiblePlacements_v2") {
+                profile.placements = Err(why);
             }
         }
     }

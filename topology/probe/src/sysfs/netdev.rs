@@ -7,9 +7,7 @@ use super::Reader;
 /// Reads the network devices below a device's directory, sorted.
 pub(super) fn read(reader: &mut Reader<'_>, device: &str) -> Vec<String> {
     let mut names = reader.list(&format!("{device}/net"));
-    names.retain(|name| {
-        (1..=NicFunction::NETDEV_BYTES_MAX).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic())
-    });
+    names.retain(|name| is_name(name));
     names.truncate(NicFunction::NETDEVS_MAX);
     names
 }
@@ -23,7 +21,7 @@ pub(super) fn read_bond(reader: &mut Reader<'_>, device: &str, netdevs: &[String
             continue;
         }
         let name = master.rsplit('/').next().unwrap_or_default().to_owned();
-        if !(1..=NicFunction::NETDEV_BYTES_MAX).contains(&name.len()) {
+        if !is_name(&name) {
             continue;
         }
         let slaves = reader.text(&format!("sys/devices/virtual/net/{name}/bonding/slaves")).unwrap_or_default();
@@ -34,4 +32,10 @@ pub(super) fn read_bond(reader: &mut Reader<'_>, device: &str, netdevs: &[String
         return Some(Bond { name, members });
     }
     None
+}
+
+/// Source: Linux `dev_valid_name`, `net/core/dev.c`: no `.` and `..`, nothing blank.
+fn is_name(name: &str) -> bool {
+    let fits = (1..=NicFunction::NETDEV_BYTES_MAX).contains(&name.len());
+    fits && name != "." && name != ".." && name.bytes().all(|b| b.is_ascii_graphic())
 }

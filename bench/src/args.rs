@@ -51,7 +51,7 @@ pub(crate) struct TraceArgs {
     pub(crate) seed: Vec<u64>,
 
     /// Who decides.
-    #[arg(long, value_parser = berth_pack::openb::peers::NAMES.map(|(name, _)| name))]
+    #[arg(long, value_parser = policies(), default_value = berth_pack::openb::berth::BERTH)]
     pub(crate) policy: String,
 }
 
@@ -73,6 +73,11 @@ pub(crate) struct SetsArgs {
     /// Seeds, one run each.
     #[arg(long, value_delimiter = ',', default_value = "42,43,44")]
     pub(crate) seed: Vec<u64>,
+}
+
+fn policies() -> Vec<&'static str> {
+    let peers = berth_pack::openb::peers::NAMES.map(|(name, _)| name);
+    std::iter::once(berth_pack::openb::berth::BERTH).chain(peers).collect()
 }
 
 /// How large the `pack` run is.

@@ -1,7 +1,10 @@
 //! `pack` and `churn`: a trace replayed under one policy, on the same draws for all of them.
 
 use anyhow::{Context, Result};
+use berth_core::Policy;
 use berth_pack::openb::arrive::{Arrivals, churn, fill};
+use berth_pack::openb::berth::{BERTH, Berth};
+use berth_pack::openb::judge::Judge;
 use berth_pack::openb::peers::{self, Peer};
 use berth_pack::openb::replay::{Outcome, replay};
 use berth_pack::openb::trace::{self, Trace};
@@ -80,14 +83,13 @@ pub(crate) fn churned(args: &ChurnArgs) -> Result<Packed> {
 }
 
 fn packed(args: &TraceArgs, load: Load, arrivals: impl Fn(&Trace, u64) -> Arrivals) -> Result<Packed> {
-    let peer: Peer = args.policy.parse().context("--policy")?;
     let trace = trace::read(&args.nodes, &args.pods)?;
-    let one = |seed: &u64| {
-        let outcome = replay(&trace, &arrivals(&trace, *seed), &mut *peers::judge(peer, &trace, *seed));
+    let one = |seed: &u64| -> Result<Run> {
+        let outcome = replay(&trace, &arrivals(&trace, *seed), &mut *judge(&args.policy, &trace, *seed)?);
         eprintln!("{} seed {seed}: {:.2} % allocated", args.policy, 100.0 * outcome.allocated);
-        run_of(*seed, &outcome)
+        Ok(run_of(*seed, &outcome))
     };
-    let runs: Vec<Run> = args.seed.iter().map(one).collect();
+    let runs = args.seed.iter().map(one).collect::<Result<Vec<Run>>>()?;
     let mean = |value: fn(&Run) -> f64| round(runs.iter().map(value).sum::<f64>() / runs.len() as f64);
     let does_leave = matches!(load, Load::Load(_));
     Ok(Packed {
@@ -100,6 +102,14 @@ fn packed(args: &TraceArgs, load: Load, arrivals: impl Fn(&Trace, u64) -> Arriva
         late_allocated_pct: does_leave.then(|| mean(|r| r.late_allocated_pct)),
         runs,
     })
+}
+
+fn judge(policy: &str, trace: &Trace, seed: u64) -> Result<Box<dyn Judge>> {
+    if policy == BERTH {
+        return Ok(Box::new(Berth::of(trace, Policy::default())?));
+    }
+    let peer: Peer = policy.parse().context("--policy")?;
+    Ok(peers::judge(peer, trace, seed))
 }
 
 fn run_of(seed: u64, outcome: &Outcome) -> Run {

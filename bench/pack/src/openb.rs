@@ -4,6 +4,7 @@
 //! makes a small one of the same kind for tests. Every policy sees the same arrivals and the same order of nodes.
 
 pub mod arrive;
+pub mod berth;
 pub mod fgd;
 pub mod host;
 pub mod judge;

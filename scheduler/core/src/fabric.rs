@@ -162,6 +162,21 @@ impl Fabric {
         }
     }
 
+    /// How good the best sets within `free` are against those of any other set of as many GPUs. Where all links are alike it is all;
+    /// how many GPUs are free plays no part.
+    #[must_use]
+    pub fn wholeness(&self, free: GpuSet) -> Ppm {
+        let made = self.made();
+        match &made.table {
+            Some(table) => table.wholeness(free),
+            None if free.gpu_count() < 2 => Ppm::ONE,
+            None => {
+                let size = usize::try_from(free.gpu_count()).unwrap_or(0);
+                Ppm::ratio(self.inside(free), made.grown.get(size).copied().unwrap_or(0))
+            }
+        }
+    }
+
     /// What taking a set of `free` is worth: its own quality and what it keeps. The most is best; at most three times [`Ppm::ONE`].
     #[must_use]
     pub fn worth(&self, free: GpuSet, set: GpuSet) -> u32 {

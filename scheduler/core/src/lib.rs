@@ -30,6 +30,7 @@ pub mod score;
 #[cfg(test)]
 mod testing;
 pub mod unfit;
+pub mod value;
 pub mod view;
 pub mod wish;
 pub mod zone;

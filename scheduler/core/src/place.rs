@@ -80,11 +80,6 @@ pub struct Free {
 pub trait Chooser {
     /// The best set of the rule's size inside `free`, or none that satisfies it.
     fn choose(&mut self, fabric: &Arc<Fabric>, free: Free, rule: Rule) -> Option<GpuSet>;
-
-    /// How good a card is for a share: the greatest is taken, equal ones by position.
-    fn share_worth(&self, offer: &share::Offer) -> i64 {
-        share::worth(offer)
-    }
 }
 
 /// Chooses afresh every time.

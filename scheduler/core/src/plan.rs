@@ -3,6 +3,8 @@
 mod deal;
 mod detail;
 mod kubelet;
+mod left;
+mod links;
 mod mig;
 mod shares;
 
@@ -14,7 +16,8 @@ use berth_model::{Generation, GpuIndex, GpuSet, GpuUuid, LinkClass, NicName, Nod
 use crate::demand::{Demand, Shape};
 use crate::device::{Extent, Portion};
 use crate::fabric::Fabric;
-use crate::place::{Afresh, Chooser, Free, Judge, Rule};
+use crate::place::share::{self, Offer};
+use crate::place::{Afresh, Chooser, Free, Rule};
 use crate::policy::{Class, OnMissing, OnStale, Placement, Policy};
 use crate::score::{Part, Ppm, Score, weighted};
 use crate::unfit::{Reason, Unfit};
@@ -22,6 +25,8 @@ use crate::view::{Hardware, Knowledge, NodeView};
 use crate::wish::{self, NamedGpu};
 
 pub use detail::detail;
+use left::Left;
+use links::{kept, nearness};
 pub use mig::ChosenInstance;
 
 /// What was chosen for a pod on a node.
@@ -57,7 +62,7 @@ pub struct Fit {
     /// How good the node is.
     pub score: Score,
     /// What the score is made of.
-    pub parts: [Part; 5],
+    pub parts: [Part; 6],
 }
 
 impl Fit {
@@ -114,7 +119,7 @@ pub struct Plan {
     /// How good the node is.
     pub score: Score,
     /// What the score is made of.
-    pub parts: [Part; 5],
+    pub parts: [Part; 6],
     /// Whether counts and plans disagree on the node: the set may overlap with pods that have no plan.
     pub is_imprecise: bool,
 }
@@ -129,8 +134,10 @@ pub fn decide(view: &NodeView, shape: &Shape, policy: &Policy, chooser: &mut dyn
         return by_count(view, shape, policy, class);
     };
     let is_trusted = view.knowledge == Knowledge::Current || policy.on_stale() == OnStale::Ignore;
-    let chosen = devices(view, hardware, shape, policy, chooser)?;
+    let left = Left::of(view, hardware, shape, class, policy);
+    let chosen = devices(view, hardware, shape, policy, left.as_ref(), chooser)?;
     let parts = score_parts(view, shape, class, Some((&hardware.fabric, &chosen)), policy);
+    let parts = left.map_or(parts, |left| left.instead(view, parts, &chosen, class.weights.left));
     Ok(Fit { chosen: Some(chosen), score: Score { is_trusted, value: weighted(&parts) }, parts })
 }
 
@@ -140,18 +147,19 @@ fn devices(
     hardware: &Hardware,
     shape: &Shape,
     policy: &Policy,
+    left: Option<&Left<'_>>,
     chooser: &mut dyn Chooser,
 ) -> Result<Chosen, Reason> {
     let all = hardware.topology.all_gpus();
     if !mig::is_asked(view, hardware, shape, policy) {
-        return gpus(view, hardware, all, shape, policy, chooser);
+        return gpus(view, hardware, all, shape, policy, left, chooser);
     }
     let has_gpus = !shape.shares.is_empty() || (shape.gpu_count > 0 && !mig::is_single(view, hardware, policy));
     if !has_gpus {
         return Ok(Chosen { instances: mig::instances(view, hardware, all, shape, policy)?, ..Chosen::default() });
     }
     let mut both = |within: GpuSet| {
-        let chosen = gpus(view, hardware, within, shape, policy, chooser)?;
+        let chosen = gpus(view, hardware, within, shape, policy, left, chooser)?;
         Ok(Chosen { instances: mig::instances(view, hardware, within, shape, policy)?, ..chosen })
     };
     if shape.zone != wish::Force::Required {
@@ -177,6 +185,7 @@ fn gpus(
     within: GpuSet,
     shape: &Shape,
     policy: &Policy,
+    left: Option<&Left<'_>>,
     chooser: &mut dyn Chooser,
 ) -> Result<Chosen, Reason> {
     let usable = candidates(view, hardware, shape, policy)?.and(within);
@@ -184,7 +193,8 @@ fn gpus(
         let whole = kubelet::set_of(view, hardware, usable, shape, policy, chooser)?;
         return Ok(Chosen { whole, ..Chosen::default() });
     }
-    shares::choose(view, hardware, usable, shape, policy, chooser)
+    let worth = |offer: &Offer| left.map_or_else(|| share::worth(offer), |left| left.card_worth(offer));
+    shares::choose(view, hardware, usable, shape, (policy, &worth), chooser)
 }
 
 /// The plan for a demand on a node, or why there is none.
@@ -347,7 +357,7 @@ fn score_parts(
     class: &Class,
     chosen: Option<(&Arc<Fabric>, &Chosen)>,
     policy: &Policy,
-) -> [Part; 5] {
+) -> [Part; 6] {
     let offered = view.offered_gpu_count(policy.gpu_resources()).unwrap_or(0);
     // A device plugin that shares cards offers more devices than there are cards, and MIG devices under other names.
     let cards = view.hardware.as_ref().map_or(offered, |h| {
@@ -363,7 +373,7 @@ fn score_parts(
         Placement::Spread => used.rest(),
     };
     let near = chosen.map_or(Ppm(0), |(fabric, chosen)| nearness(view, fabric, chosen.gpus(), shape));
-    let kept = chosen.map_or(Ppm(0), |(fabric, chosen)| kept(view, fabric, chosen.gpus()));
+    let kept = chosen.map_or(Ppm(0), |(fabric, chosen)| kept(view, chosen.gpus(), |free| fabric.kept(free)));
     let weights = class.weights;
     let part = |name, value, weight| Part { name, value, weight };
     [
@@ -372,25 +382,9 @@ fn score_parts(
         part("memory", toward(Ppm::ratio(memory_used, view.allocatable.memory.0)), weights.memory),
         part("link", near, weights.link),
         part("kept", kept, weights.kept),
+        // Nothing is expected: see [`Left`].
+        part("left", Ppm(0), 0),
     ]
-}
-
-/// How near the set's GPUs are against the best set of that size on the idle node, and how many of the preferred wishes it
-/// meets: the mean of both. A node whose best set is a poor one must not look perfect to a pod that prefers NVLink.
-fn nearness(view: &NodeView, fabric: &Fabric, set: GpuSet, shape: &Shape) -> Ppm {
-    let inside = if set.gpu_count() < 2 { Ppm::ONE } else { fabric.quality(set) };
-    let (wished, met) = Judge::of(fabric, Rule::of(shape), view.nics_free()).preferred(set);
-    let sum = u64::from(inside.0).saturating_add(u64::from(met).saturating_mul(u64::from(Ppm::ONE.0)));
-    let mean = sum.checked_div(u64::from(wished).saturating_add(1)).unwrap_or(0);
-    Ppm(u32::try_from(mean).unwrap_or(Ppm::ONE.0))
-}
-
-/// How good the sets of the node stay: all when the pod takes nothing that a later one would miss.
-fn kept(view: &NodeView, fabric: &Fabric, set: GpuSet) -> Ppm {
-    let usable = view.hardware.as_ref().map_or(GpuSet::EMPTY, |h| h.topology.usable_gpus());
-    let free = view.unheld(usable);
-    let lost = fabric.kept(free).0.saturating_sub(fabric.kept(free.minus(set)).0);
-    Ppm(lost).rest()
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@
 mod spec;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use crate::value::{Expected, Tuning, Typical};
 use crate::wish::{Force, LinkWish};
 
 /// Every key with its comment and default.
@@ -57,6 +59,8 @@ pub struct Weights {
     pub link: u32,
     /// How good the sets are that are still to be had afterwards.
     pub kept: u32,
+    /// What is left behind for the pods that are expected; where it counts, `gpu`, `cpu` and `memory` do not.
+    pub left: u32,
 }
 
 /// What holds for one class of workloads.
@@ -145,6 +149,8 @@ pub struct Policy {
     soft_steps: u32,
     default_class: String,
     classes: BTreeMap<String, Class>,
+    tuning: Tuning,
+    expected: Option<Arc<Expected>>,
 }
 
 /// Why a document is no policy.
@@ -230,6 +236,27 @@ impl Policy {
     /// All class names, in order.
     pub fn class_names(&self) -> impl Iterator<Item = &str> {
         self.classes.keys().map(String::as_str)
+    }
+}
+
+impl Policy {
+    /// How much each part of what is left behind counts.
+    #[must_use]
+    pub fn tuning(&self) -> Tuning {
+        self.tuning
+    }
+
+    /// The pods that are expected; `None` where nothing is.
+    #[must_use]
+    pub fn expected(&self) -> Option<&Expected> {
+        self.expected.as_deref()
+    }
+
+    /// The same policy with another expectation: kinds of pods and how often each comes.
+    #[must_use]
+    pub fn expecting(mut self, counts: &[(Typical, u64)]) -> Self {
+        self.expected = (!counts.is_empty()).then(|| Arc::new(Expected::of(counts, self.tuning)));
+        self
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) struct Table {
     quality: Vec<u32>,
     /// By set of free GPUs: how good the best sets in it are, over the sizes that pods ask for.
     kept: Vec<u32>,
+    /// By number of free GPUs: the most of `kept`.
+    kept_most: Vec<u32>,
     /// By set of free GPUs and size: the best set, zero while nobody has asked.
     best: Vec<AtomicU16>,
 }
@@ -53,9 +55,10 @@ impl Table {
         let count = pairs.gpu_count;
         let quality = qualities(pairs, rails, &rings(count, &pairs.speeds));
         let kept = kept(count, &quality);
+        let kept_most = most_by_count(count, &kept);
         let cells = quality.len().saturating_mul(count.saturating_add(1));
         let best = (0..cells).map(|_| AtomicU16::new(0)).collect();
-        Self { gpu_count: count, quality, kept, best }
+        Self { gpu_count: count, quality, kept, kept_most, best }
     }
 
     pub(super) fn quality(&self, set: GpuSet) -> Ppm {
@@ -64,6 +67,15 @@ impl Table {
 
     pub(super) fn kept(&self, free: GpuSet) -> Ppm {
         Ppm(at(&self.kept, free))
+    }
+
+    /// `kept` against the most that any set of as many free GPUs has.
+    pub(super) fn wholeness(&self, free: GpuSet) -> Ppm {
+        let most = usize::try_from(free.gpu_count()).ok().and_then(|count| self.kept_most.get(count));
+        match most {
+            Some(most) if *most > 0 => Ppm::ratio(u64::from(self.kept(free).0), u64::from(*most)),
+            _ => Ppm::ONE,
+        }
     }
 
     /// The best set of `size` GPUs in `free`: one load after the first time that anybody asked for this `free`.
@@ -228,6 +240,18 @@ fn kept(count: usize, quality: &[u32]) -> Vec<u32> {
         }
     }
     sums.into_iter().map(|sum| u32::try_from(sum.checked_div(all).unwrap_or(0)).unwrap_or(Ppm::ONE.0)).collect()
+}
+
+/// By number of GPUs: the most that any set of so many has.
+fn most_by_count(count: usize, values: &[u32]) -> Vec<u32> {
+    let mut most = vec![0_u32; count.saturating_add(1)];
+    for (set, value) in values.iter().enumerate() {
+        let cell = usize::try_from(set.count_ones()).ok().and_then(|count| most.get_mut(count));
+        if let Some(cell) = cell {
+            *cell = (*cell).max(*value);
+        }
+    }
+    most
 }
 
 /// For every set the quality of the best set of `size` in it: that of the set itself, or the best after leaving any one GPU out.

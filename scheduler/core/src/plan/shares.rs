@@ -5,7 +5,7 @@ use berth_model::{Gpu, GpuSet, MiB};
 use super::{Chosen, set_of};
 use crate::demand::Shape;
 use crate::device::Portion;
-use crate::place::share::{Card, Search};
+use crate::place::share::{Card, Offer, Search};
 use crate::place::{Chooser, Judge, Rule};
 use crate::policy::{Policy, SharePolicy};
 use crate::unfit::Reason;
@@ -17,23 +17,23 @@ pub(super) fn choose(
     hardware: &Hardware,
     candidates: GpuSet,
     shape: &Shape,
-    policy: &Policy,
+    (policy, worth): (&Policy, &dyn Fn(&Offer) -> i64),
     chooser: &mut dyn Chooser,
 ) -> Result<Chosen, Reason> {
-    let site = Site { view, hardware, candidates, shape, policy };
+    let site = Site { view, hardware, candidates, shape, policy, worth };
     let rule = Rule::of(shape);
     if shape.gpu_count == 0 {
-        return site.place(rule, GpuSet::EMPTY, chooser).ok_or_else(|| site.refusal(rule, GpuSet::EMPTY, chooser));
+        return site.place(rule, GpuSet::EMPTY).ok_or_else(|| site.refusal(rule, GpuSet::EMPTY));
     }
     // Shares first: they fill cards that are shared already, and the set has the choice among the others.
-    if let Some(shares) = site.place(rule, GpuSet::EMPTY, chooser)
+    if let Some(shares) = site.place(rule, GpuSet::EMPTY)
         && let Ok(whole) = set_of(view, hardware, candidates.minus(shares.set()), rule, chooser)
         && Judge::of(&hardware.fabric, rule, view.nics_free()).satisfies(whole.or(shares.set()))
     {
         return Ok(Chosen { whole, ..shares });
     }
     let whole = set_of(view, hardware, candidates, rule, chooser)?;
-    site.place(rule, whole, chooser).ok_or_else(|| site.refusal(rule, whole, chooser))
+    site.place(rule, whole).ok_or_else(|| site.refusal(rule, whole))
 }
 
 /// Where shares are to be placed.
@@ -43,6 +43,8 @@ struct Site<'a> {
     candidates: GpuSet,
     shape: &'a Shape,
     policy: &'a Policy,
+    /// The greatest is taken; equal ones go to the lowest position.
+    worth: &'a dyn Fn(&Offer) -> i64,
 }
 
 /// What the shares of a card may add up to.
@@ -81,11 +83,10 @@ impl Site<'_> {
         Search { judge, whole, free_count_max }
     }
 
-    fn place(&self, rule: Rule, whole: GpuSet, chooser: &dyn Chooser) -> Option<Chosen> {
+    fn place(&self, rule: Rule, whole: GpuSet) -> Option<Chosen> {
         let mut cards = self.cards(self.open(whole), false);
         let slots = &self.shape.shares;
-        let worth = |offer: &crate::place::share::Offer| chooser.share_worth(offer);
-        let placed = self.search(rule, whole).place(&mut cards, slots, &worth)?;
+        let placed = self.search(rule, whole).place(&mut cards, slots, self.worth)?;
         let portion = |index| cards.iter().find(|c| c.index == index);
         let shares = placed.into_iter().zip(slots);
         let shares = shares.filter_map(|(index, slot)| Some((index, portion(index)?.portion(slot.share)?)));
@@ -101,7 +102,7 @@ impl Site<'_> {
     }
 
     /// Why there is no way, from lasting to passing reasons.
-    fn refusal(&self, rule: Rule, whole: GpuSet, chooser: &dyn Chooser) -> Reason {
+    fn refusal(&self, rule: Rule, whole: GpuSet) -> Reason {
         let unlinked = Rule { link: None, ..rule.link_only() };
         let steps = [
             (unlinked, Reason::ShareTooLarge, Reason::SharesBusy),
@@ -114,10 +115,10 @@ impl Site<'_> {
                 return lasting;
             }
         }
-        if self.place(unlinked, whole, chooser).is_none() {
+        if self.place(unlinked, whole).is_none() {
             return self.bottleneck(whole);
         }
-        let passing = steps.into_iter().find(|(rule, _, _)| self.place(*rule, whole, chooser).is_none());
+        let passing = steps.into_iter().find(|(rule, _, _)| self.place(*rule, whole).is_none());
         passing.map_or(Reason::SharesBusy, |(_, _, passing)| passing)
     }
 

@@ -1,6 +1,7 @@
 //! Claims about the one decision path.
 
 mod kubelet;
+mod left;
 mod mig;
 mod shares;
 

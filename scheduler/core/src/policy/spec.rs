@@ -1,5 +1,6 @@
 //! The file form of a policy, and the checks that turn it into a [`Policy`].
 
+mod left;
 mod resources;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,10 @@ struct Document {
     short_list: List,
     #[serde(default)]
     order: Order,
+    #[serde(default)]
+    left: left::LeftSpec,
+    #[serde(default)]
+    expected: Vec<Spanned<left::KindSpec>>,
     default_class: Option<Spanned<String>>,
     classes: Option<Spanned<BTreeMap<String, ClassSpec>>>,
 }
@@ -99,6 +104,7 @@ struct WeightsSpec {
     memory: Option<Spanned<u32>>,
     link: Option<Spanned<u32>>,
     kept: Option<Spanned<u32>>,
+    left: Option<Spanned<u32>>,
 }
 
 /// The policy that holds when nothing is said. A test compares it with the default document.
@@ -135,13 +141,15 @@ pub(super) fn built_in() -> Policy {
         soft_steps: 4,
         default_class: "default".to_owned(),
         classes: classes.into_iter().map(|(name, class)| (name.to_owned(), class)).collect(),
+        tuning: left::BEST,
+        expected: None,
     }
 }
 
 fn base_class() -> Class {
     Class {
         placement: Placement::Binpack,
-        weights: Weights { gpu: 3, cpu: 1, memory: 1, link: 4, kept: 2 },
+        weights: Weights { gpu: 3, cpu: 1, memory: 1, link: 4, kept: 2, left: 8 },
         link: None,
         rail: Force::Off,
         zone: Force::Off,
@@ -183,7 +191,7 @@ pub(super) fn parse(document: &str) -> Result<Policy, PolicyError> {
         let message = format!("defaultClass: {:?} is none of the classes {}", policy.default_class, known.join(", "));
         return wrong(at, message);
     }
-    Ok(policy)
+    left::take(policy, &document.left, &document.expected)
 }
 
 /// The parser's own words without its source excerpt and its place, which stand apart.
@@ -342,8 +350,9 @@ fn take_weights(key: &str, given: &Spanned<WeightsSpec>, base: Weights) -> Resul
         memory: take("memory", &given.value.memory, base.memory)?,
         link: take("link", &given.value.link, base.link)?,
         kept: take("kept", &given.value.kept, base.kept)?,
+        left: take("left", &given.value.left, base.left)?,
     };
-    if weights == (Weights { gpu: 0, cpu: 0, memory: 0, link: 0, kept: 0 }) {
+    if weights == (Weights { gpu: 0, cpu: 0, memory: 0, link: 0, kept: 0, left: weights.left }) {
         return wrong(given.referenced, format!("{key}: at least one weight must be above 0"));
     }
     Ok(weights)

@@ -18,7 +18,7 @@ fn a_class_inherits_from_class_default() {
     let policy = parse(&with("classes:\n  default: {placement: spread}\n  big: {weights: {link: 9}}\n")).unwrap();
     let big = policy.class("big").unwrap();
     assert_eq!(big.placement, Placement::Spread);
-    assert_eq!(big.weights, Weights { gpu: 3, cpu: 1, memory: 1, link: 9, kept: 2 });
+    assert_eq!(big.weights, Weights { gpu: 3, cpu: 1, memory: 1, link: 9, kept: 2, left: 8 });
     assert_eq!(policy.class("training"), None, "classes replace the built-in ones");
 }
 
@@ -65,4 +65,25 @@ fn another_version_or_kind_is_refused() {
     assert!(error.message.contains("config.berth.dev/v1alpha1 is right"), "{error}");
     assert!(parse("kind: Policy\n").unwrap_err().message.contains("apiVersion"));
     assert!(parse("").is_err());
+}
+
+#[test]
+fn expected_pods_are_read_and_what_cannot_be_is_refused_with_its_key() {
+    let one = |kind: &str| parse(&with(&format!("expected:\n- {kind}\n")));
+    assert_eq!(Policy::default().expected(), None);
+    let share = one("{gpus: 1, gpuMilli: 470, cpuMilli: 6000, weight: 24}").unwrap();
+    let kind = Typical { gpu_count: 1, gpu_milli: 470, cpu_milli: 6000 };
+    assert_eq!(share, Policy::default().expecting(&[(kind, 24)]));
+    for (kind, said) in [
+        ("{gpus: 2, gpuMilli: 470, cpuMilli: 1, weight: 1}", "expected[0].gpuMilli: only a pod of one GPU"),
+        ("{gpus: 1, gpuMilli: 1001, cpuMilli: 1, weight: 1}", "expected[0].gpuMilli: 1001 is not between 1 and 1000"),
+        ("{gpus: 1, cpuMilli: 1, weight: 0}", "expected[0].weight: 0 is not between"),
+        ("{gpus: 33, cpuMilli: 1, weight: 1}", "expected[0].gpus: 33 is not between 0 and 32"),
+    ] {
+        let error = one(kind).unwrap_err();
+        assert!(error.message.contains(said), "{}", error.message);
+        assert_eq!(error.line, 4, "{}", error.message);
+    }
+    let error = parse(&with("left: {stepMilli: 0}\n")).unwrap_err();
+    assert!(error.message.contains("left.stepMilli: 0 is not between 1 and 1000"), "{}", error.message);
 }

@@ -5,7 +5,7 @@ use crate::device::Extent;
 use crate::view::{Compute, SharedGpu};
 
 /// A pod of containers, each with so many cards, percent of cores and MiB of each; 0 for none.
-fn pod(containers: &[(u32, u32, u64)]) -> Demand {
+pub(super) fn pod(containers: &[(u32, u32, u64)]) -> Demand {
     parse(containers, &Policy::default()).unwrap()
 }
 
@@ -24,12 +24,12 @@ fn parse(containers: &[(u32, u32, u64)], policy: &Policy) -> Result<Demand, Unfi
     Demand::parse(&PodRequest { containers, ..PodRequest::default() }, policy)
 }
 
-fn with_policy(lines: &str) -> Policy {
+pub(super) fn with_policy(lines: &str) -> Policy {
     crate::policy::parse(&format!("apiVersion: config.berth.dev/v1alpha1\nkind: Policy\n{lines}\n")).unwrap()
 }
 
 /// An idle node of equal cards of 80 GiB.
-fn node() -> NodeView {
+pub(super) fn node() -> NodeView {
     let mut parts = topology(Box8::Switched).into_parts();
     for gpu in &mut parts.gpus {
         gpu.memory = Some(MiB(81_920));
@@ -37,7 +37,7 @@ fn node() -> NodeView {
     view_of(berth_model::NodeTopology::try_new(parts).unwrap())
 }
 
-fn shared(cards: &[(u8, u32, u64)]) -> Vec<SharedGpu> {
+pub(super) fn shared(cards: &[(u8, u32, u64)]) -> Vec<SharedGpu> {
     let one = |(index, cores_percent, memory): &(u8, u32, u64)| SharedGpu {
         index: GpuIndex(*index),
         taken: Portion { cores_percent: *cores_percent, memory: MiB(*memory) },
@@ -47,7 +47,11 @@ fn shared(cards: &[(u8, u32, u64)]) -> Vec<SharedGpu> {
 }
 
 fn cards(view: &NodeView, demand: &Demand) -> Result<Vec<u8>, Reason> {
-    let plan = plan(view, demand, &Policy::default()).map_err(|u| u.reason)?;
+    cards_under(view, demand, &Policy::default())
+}
+
+pub(super) fn cards_under(view: &NodeView, demand: &Demand, policy: &Policy) -> Result<Vec<u8>, Reason> {
+    let plan = plan(view, demand, policy).map_err(|u| u.reason)?;
     Ok(plan.containers.iter().flat_map(|c| &c.devices).map(|d| d.index.0).collect())
 }
 

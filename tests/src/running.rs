@@ -143,13 +143,21 @@ impl Running {
     /// # Errors
     /// There is none in time.
     pub async fn until_failed_scheduling(&self, pod: &str, words: &str, within: Duration) -> Result<String> {
+        self.until_told(pod, "FailedScheduling", words, within).await
+    }
+
+    /// The message of an Event about the pod with this reason that holds `words`.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub async fn until_told(&self, pod: &str, reason: &str, words: &str, within: Duration) -> Result<String> {
         let events: Api<Event> = Api::default_namespaced(self.plane.client());
-        let selector = ListParams::default().fields(&format!("involvedObject.name={pod},reason=FailedScheduling"));
+        let selector = ListParams::default().fields(&format!("involvedObject.name={pod},reason={reason}"));
         let look = || async {
             let all = events.list(&selector).await?;
             Ok(all.items.into_iter().filter_map(|e| e.message).find(|m| m.contains(words)))
         };
-        self.until(within, &format!("FailedScheduling event of {pod} with {words:?}"), look).await
+        self.until(within, &format!("{reason} event of {pod} with {words:?}"), look).await
     }
 
     /// Puts a policy document into the ConfigMap.

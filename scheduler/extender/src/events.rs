@@ -1,4 +1,4 @@
-//! Kubernetes Events about our own decisions: policies taken or refused, reports refused.
+//! Kubernetes Events about our own decisions: policies taken or refused, reports refused, drift.
 //!
 //! Telling must never slow or stop deciding: [`Events::tell`] puts the Event into a bounded queue and goes on; one task writes.
 //! What does not fit is dropped and counted in the log. The log and the metrics always have what an Event says.

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod convert;
 pub mod decide;
 pub mod demo;
+mod drift;
 pub mod events;
 mod explain;
 #[cfg(test)]

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 use berth_proto::NodeTopology;
+use berth_tests::binaries::binaries;
 use berth_tests::controlplane::fetch;
 use berth_tests::installed::overlay;
 use berth_tests::kubelet_socket::KubeletSocket;
@@ -25,6 +27,17 @@ async fn say_given(running: &Running, pod: &str, ids: &[String]) -> Result<()> {
     }]}});
     running.pods().patch_status(pod, &PatchParams::default(), &Patch::Merge(status)).await?;
     Ok(())
+}
+
+/// Status and lines of `berth drift`, with one blank between columns.
+fn drift(running: &Running) -> Result<(i32, String)> {
+    let mut command = Command::new(&binaries()?.cli);
+    let output =
+        command.args(["drift", "--no-headers", "--kubeconfig"]).arg(running.plane.kubeconfig_path()).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let lines = text.lines().map(|line| line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()));
+    let text = lines.map(|cells| cells.collect::<Vec<_>>().join(" ") + "\n").collect();
+    Ok((output.status.code().unwrap_or(-1), text))
 }
 
 /// Waits until so many pods are known to hold what their plans do not name.
@@ -48,6 +61,11 @@ async fn the_next_pod_keeps_away_from_what_the_kubelet_really_gave() -> Result<(
     // The stock device plugin gave it others: one of each of two bridged pairs.
     say_given(&running, "first", &[uuid(2), uuid(4)]).await?;
     until_drifted(&running, 1).await?;
+    running.until_told("first", "DeviceDrift", "planned GPUs 0,1, the kubelet gave GPUs 2,4", SOON).await?;
+    assert_eq!(
+        drift(&running)?,
+        (3, "default first pairs drift: planned GPUs 0,1, the kubelet gave GPUs 2,4\n".to_owned())
+    );
 
     // Free are 0 1 3 5 6 7: the best pair is a bridged one that is whole, and 2 and 4 are out.
     running.submit("second", 4, &[]).await?;
@@ -107,5 +125,7 @@ async fn where_no_status_says_who_holds_what_the_agent_asks_the_kubelet_and_tell
     kubelet.serve()?;
     until_drifted(&running, 0).await?;
     assert_eq!(drifts().await?, []);
+    let none = "no drift: every pod whose kubelet tells holds what its plan names\n";
+    assert_eq!(drift(&running)?, (0, none.to_owned()));
     Ok(())
 }

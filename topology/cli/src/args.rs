@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Topo(TopoArgs),
     /// List the nodes: GPUs, free ones, links, holders
     Nodes(NodesArgs),
+    /// List the pods that hold other GPUs than planned; exit status 3 when there are any
+    Drift(DriftArgs),
     /// Say why a pod is where it is, or nowhere
     Explain(ExplainArgs),
     /// Work with the policy and kube-scheduler's configuration
@@ -215,6 +217,25 @@ pub(crate) struct NodesArgs {
     /// Leave out the line of headings
     #[arg(long)]
     pub(crate) no_headers: bool,
+}
+
+/// `berth drift`.
+#[derive(Debug, Args)]
+pub(crate) struct DriftArgs {
+    /// Form of the output; json and yaml are a DriftList
+    #[arg(short, long, value_name = "FORM", default_value = "table")]
+    pub(crate) output: DriftOutput,
+    /// Leave out the line of headings
+    #[arg(long)]
+    pub(crate) no_headers: bool,
+}
+
+/// Forms of `berth drift`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DriftOutput {
+    Table,
+    Json,
+    Yaml,
 }
 
 /// Forms of `berth nodes`.

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &CertsArgs, namespace: Option<&str>) -> Result<Outcome> 
         ],
         None => Vec::new(),
     };
-    Ok(Outcome::Noted { text: manifests(&made, namespace), notes })
+    Ok(Outcome::Noted { text: manifests(&made, namespace), notes, is_finding: false })
 }
 
 /// Names that agents may use for the service, and those that were asked for.
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn printed_manifests_are_the_two_objects_that_the_component_mounts() {
-        let Outcome::Noted { text, notes } = run(&args(None, None), Some("elsewhere")).unwrap() else { panic!() };
+        let Outcome::Noted { text, notes, .. } = run(&args(None, None), Some("elsewhere")).unwrap() else { panic!() };
         assert_eq!(notes.len(), 1);
         let objects: Vec<serde_json::Value> =
             text.split("\n---\n").map(|o| serde_saphyr::from_str(o).unwrap()).collect();

@@ -7,6 +7,7 @@ mod args;
 mod certs;
 mod compare;
 mod document;
+mod drift;
 mod explain;
 mod islands;
 mod lint;

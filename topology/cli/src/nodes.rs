@@ -65,10 +65,11 @@ pub(crate) async fn run(args: &NodesArgs, flags: &ClusterFlags) -> anyhow::Resul
         NodesOutput::Json => serde_json::to_string_pretty(&inventory).context("cannot write JSON")? + "\n",
         NodesOutput::Yaml => serde_saphyr::to_string(&inventory).context("cannot write YAML")?,
     };
-    Ok(Outcome::Noted { text, notes: read.notes })
+    Ok(Outcome::Noted { text, notes: read.notes, is_finding: false })
 }
 
-async fn read(cluster: &Cluster, selector: Option<&str>) -> anyhow::Result<Read> {
+/// Reads all that the fold needs; what cannot be read is noted.
+pub(crate) async fn read(cluster: &Cluster, selector: Option<&str>) -> anyhow::Result<Read> {
     let mut read = Read::default();
     let policy = policy_of(cluster, &mut read.notes).await;
     read.gpu_resources = policy.gpu_resources().map(str::to_owned).collect();

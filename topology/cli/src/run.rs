@@ -10,7 +10,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::args::{Cli, Color, Command};
 use crate::render::ink::{bad, warn};
-use crate::{certs, explain, nodes, policy, topo};
+use crate::{certs, drift, explain, nodes, policy, topo};
 
 /// What a command came to.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(crate) enum Outcome {
         text: String,
         /// For standard error, a line each.
         notes: Vec<String>,
+        /// Whether the answer is that something is not in order.
+        is_finding: bool,
     },
     /// What was checked is not in order; the text says where.
     Finding(String),
@@ -47,11 +49,11 @@ pub(crate) fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
     }
     match answer(&cli, &name) {
         Ok(Outcome::Text(text)) => print(&text, ExitCode::SUCCESS),
-        Ok(Outcome::Noted { text, notes }) => {
+        Ok(Outcome::Noted { text, notes, is_finding }) => {
             for note in notes {
                 let _ = writeln!(anstream::stderr(), "{} {note}", warn("note:"));
             }
-            print(&text, ExitCode::SUCCESS)
+            print(&text, if is_finding { ExitCode::from(FINDING) } else { ExitCode::SUCCESS })
         }
         Ok(Outcome::Finding(text)) => print(&text, ExitCode::from(FINDING)),
         Err(error) => {
@@ -77,6 +79,7 @@ fn answer(cli: &Cli, name: &str) -> anyhow::Result<Outcome> {
         match &cli.command {
             Command::Topo(args) => topo::run(args, &cli.cluster).await,
             Command::Nodes(args) => nodes::run(args, &cli.cluster).await,
+            Command::Drift(args) => drift::run(args, &cli.cluster).await,
             Command::Explain(args) => explain::run(args, &cli.cluster).await,
             Command::Policy(command) => policy::run(command, &cli.cluster).await,
             Command::Certs(args) => certs::run(args, cli.cluster.namespace.as_deref()),

@@ -46,6 +46,7 @@ fn wrong_usage_is_status_2_and_names_the_mistake() {
         (&["topo", "-m", "-o", "json"], "cannot be used with"),
         (&["topo", "-m", "--svg"], "cannot be used with"),
         (&["nodes", "-o", "xml"], "[possible values: table, wide, json, yaml, name]"),
+        (&["drift", "-o", "wide"], "[possible values: table, json, yaml]"),
         (&["explain"], "<POD>"),
         (&["topo", "--color", "sometimes"], "invalid value 'sometimes'"),
         (&[], "Usage: berth"),

@@ -12,6 +12,7 @@ use crate::args::{ModeArg, ServeArgs};
 use crate::bind::Bind;
 use crate::bind::api::{self, ApiBinder};
 use crate::cluster::Cluster;
+use crate::drift;
 use crate::events;
 use crate::requeue::Requeue;
 use crate::watch::{self, PodOrder, Settings, Sinks};
@@ -36,6 +37,11 @@ pub(super) async fn connect(
     let watching = watch::client(config.clone()).context("client of the watchers")?;
     let binding = api::client(config).context("client of the binder")?;
     let (events, writer) = events::channel();
+    let auditing = drift::run(Arc::clone(cluster), events.clone(), stop.clone());
+    parts.spawn(async move {
+        auditing.await;
+        Ok(())
+    });
     let order = Arc::new(PodOrder::default());
     let sinks = Sinks { cluster: Arc::clone(cluster), requeue: Arc::clone(requeue), events, order: Arc::clone(&order) };
     let settings = Settings {

@@ -26,7 +26,7 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<Outcome> {
             String::new()
         }
     };
-    Ok(Outcome::Noted { text, notes })
+    Ok(Outcome::Noted { text, notes, is_finding: false })
 }
 
 /// The machine of a capture; a refusal says where in the file.

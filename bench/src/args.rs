@@ -151,6 +151,12 @@ pub(crate) struct ServeArgs {
     #[arg(long, default_value_t = 300)]
     pub(crate) calls: usize,
 
+    /// Names that stand together in every call of filter; the pieces come in another order each time. kube-scheduler's workers take
+    /// the square root of the nodes at once; 1 leaves nothing in order.
+    /// Source: k8s.io/kubernetes `pkg/scheduler/framework/parallelize`, `chunkSizeFor`.
+    #[arg(long, default_value_t = 71)]
+    pub(crate) piece: usize,
+
     /// Percent of all GPUs that pods hold.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=100))]
     pub(crate) full_percent: u64,

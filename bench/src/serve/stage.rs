@@ -31,9 +31,8 @@ use crate::sample::{Latency, Sample, number, round3};
 
 /// Calls before each block that are not timed: the other arm ran in between, and in churn nodes have changed.
 const WARM_UP_CALLS: usize = 10;
-/// Names that kube-scheduler's workers filter in one piece; pieces of several workers come in any order.
-/// Source: k8s.io/kubernetes `pkg/scheduler/framework/parallelize`, `chunkSizeFor`: the square root of 5000.
-const PIECE_NAMES: usize = 71;
+/// Orders of the names that take turns: no call of filter has the bytes of the one before.
+const ORDERS: usize = 8;
 
 /// Both arms, ready to be called.
 pub(super) struct Stage {
@@ -81,7 +80,7 @@ impl Stage {
         let pod = pod::object(args.pod, args.class.as_deref());
         let request = read_request(&pod)?;
         let churn = Churn::new(Arc::clone(&cluster));
-        let names = names_in_pieces(args.nodes);
+        let names = (0..args.nodes).map(nodes::name).collect();
         let servers = [extender_runtime, echo_runtime];
         Ok(Self { cluster, echo, callers, runtime, pod, request, names, churn, uids: 0, _servers: servers })
     }
@@ -95,8 +94,10 @@ impl Stage {
     pub(super) fn measure(&mut self, case: Case, args: &ServeArgs) -> Result<CaseFigures> {
         self.cluster.set_policy(case.list.policy()?);
         let asked = self.names_asked(case)?;
-        let template = Template::new(&self.pod, &asked)?;
-        let (_, answer) = self.call(Arm::Extender, case, &template)?;
+        let orders = orders(case, &asked, args.piece);
+        let templates: Vec<Template> =
+            orders.iter().map(|names| Template::new(&self.pod, names)).collect::<Result<_>>()?;
+        let (_, answer) = self.call(Arm::Extender, case, &templates)?;
         check(case, &asked, &answer)?;
         self.echo.answer_with(answer.len());
         let mut rounds = Vec::new();
@@ -105,7 +106,7 @@ impl Stage {
             let arms = if number % 2 == 0 { [Arm::Extender, Arm::Echo] } else { [Arm::Echo, Arm::Extender] };
             let mut round = Round { extender: Latency::default(), echo: Latency::default() };
             for arm in arms {
-                let (latency, evaluated) = self.block(arm, case, &template, args.calls)?;
+                let (latency, evaluated) = self.block(arm, case, &templates, args.calls)?;
                 match arm {
                     Arm::Extender => round.extender = latency,
                     Arm::Echo => round.echo = latency,
@@ -116,7 +117,7 @@ impl Stage {
         }
         let sizes = Sizes {
             names_asked: asked.len(),
-            request_bytes: template.body(&pod::uid(0)).len(),
+            request_bytes: templates.first().map_or(0, |template| template.body(&pod::uid(0)).len()),
             answer_bytes: answer.len(),
         };
         let per_call = evaluations as f64 / number(args.calls * args.rounds);
@@ -141,25 +142,27 @@ impl Stage {
         if case.verb == Verb::Filter {
             return Ok(all);
         }
-        let template = Template::new(&self.pod, &all)?;
-        let (_, answer) = self.call(Arm::Extender, Case { verb: Verb::Filter, ..case }, &template)?;
+        let templates = [Template::new(&self.pod, &all)?];
+        let (_, answer) = self.call(Arm::Extender, Case { verb: Verb::Filter, ..case }, &templates)?;
         kept_names(&answer)
     }
 
     /// One block of calls of one arm: their percentiles, and how many nodes the extender evaluated meanwhile.
-    fn block(&mut self, arm: Arm, case: Case, template: &Template, calls: usize) -> Result<(Latency, u64)> {
+    fn block(&mut self, arm: Arm, case: Case, templates: &[Template], calls: usize) -> Result<(Latency, u64)> {
         for _ in 0..WARM_UP_CALLS {
-            self.call(arm, case, template)?;
+            self.call(arm, case, templates)?;
         }
         let before = self.cluster.evaluator.evaluation_count();
-        let times = (0..calls).map(|_| Ok(self.call(arm, case, template)?.0)).collect::<Result<Vec<Duration>>>()?;
+        let times = (0..calls).map(|_| Ok(self.call(arm, case, templates)?.0)).collect::<Result<Vec<Duration>>>()?;
         Ok((Sample::new(times).latency(), self.cluster.evaluator.evaluation_count() - before))
     }
 
     /// One call for a pod that nobody has seen before. What comes before it is the same for both arms and is not timed.
-    fn call(&mut self, arm: Arm, case: Case, template: &Template) -> Result<(Duration, bytes::Bytes)> {
+    fn call(&mut self, arm: Arm, case: Case, templates: &[Template]) -> Result<(Duration, bytes::Bytes)> {
         self.uids += 1;
         let uid = pod::uid(self.uids);
+        let template = templates.iter().cycle().nth(usize::try_from(self.uids)? % templates.len().max(1));
+        let template = template.context("no names to ask with")?;
         let body = template.body(&uid);
         self.cluster.waiting.remember(PodRequest { uid: uid.clone(), ..self.request.clone() });
         if case.churn {
@@ -196,15 +199,21 @@ fn read_request(pod: &Value) -> Result<PodRequest> {
     Ok(pod_request(&pod))
 }
 
-/// All names, in pieces that come in any order.
-fn names_in_pieces(count: usize) -> Vec<String> {
-    let all: Vec<String> = (0..count).map(nodes::name).collect();
-    let mut pieces: Vec<&[String]> = all.chunks(PIECE_NAMES).collect();
-    let mut random = Random(71);
-    for last in (1..pieces.len()).rev() {
-        pieces.swap(last, random.index(last + 1));
+/// The names of the calls of a case: for filter in pieces that come in any order, another one each time; for prioritize as filter
+/// answered.
+fn orders(case: Case, names: &[String], piece: usize) -> Vec<Vec<String>> {
+    if case.verb == Verb::Prioritize {
+        return vec![names.to_vec()];
     }
-    pieces.concat()
+    let mut random = Random(71);
+    let mut order = || {
+        let mut pieces: Vec<&[String]> = names.chunks(piece.max(1)).collect();
+        for last in (1..pieces.len()).rev() {
+            pieces.swap(last, random.index(last + 1));
+        }
+        pieces.concat()
+    };
+    (0..ORDERS).map(|_| order()).collect()
 }
 
 /// A bench of wrong answers would be worth nothing.

@@ -12,6 +12,7 @@ fn args() -> ServeArgs {
         names: vec![10, 50],
         rounds: 1,
         calls: 4,
+        piece: 7,
         full_percent: 60,
         pod: PodForm::Lean,
         class: None,

@@ -3,10 +3,10 @@
 //! kube-scheduler breaks equal scores at random, and one step of ours (weight 200 x 10) outweighs all its own scores. So
 //! either every node has a rank of its own, or equal ranks say: here the choice is yours.
 
-use std::collections::BTreeMap;
+use std::collections::BinaryHeap;
 
 use crate::policy::ShortList;
-use crate::score::Score;
+use crate::score::{Ppm, Score};
 
 /// One node that fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,18 +21,49 @@ pub struct Candidate {
     pub is_avoided: bool,
 }
 
-/// A position in the candidates behind what orders it, best first. Thousands are compared in every call, most of them with
-/// equal scores, so the order is one integer.
-type Keyed = (u64, usize);
+impl Candidate {
+    /// What orders it.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        Key::of(self.score, self.name_rank)
+    }
+}
+
+/// What orders nodes, as one integer: the least is best. Thousands are compared in every call, most of them with equal scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key(u64);
 
 /// Largest value that the order tells apart. Scores are parts per million.
 const VALUE_MAX: u32 = 0x7fff_ffff;
+const DISTRUST: u64 = 1 << 63;
+
+impl Key {
+    /// Comes after every node.
+    pub const LAST: Self = Self(u64::MAX);
+    /// Stands where a key is not known yet. No node has it.
+    pub const UNKNOWN: Self = Self(u64::MAX - 1);
+
+    /// Trusted before not, then the better score, then the name.
+    #[must_use]
+    pub fn of(score: Score, name_rank: u32) -> Self {
+        let distrust = if score.is_trusted { 0 } else { DISTRUST };
+        let lack = u64::from(VALUE_MAX.saturating_sub(score.value.0)) << 32;
+        Self(distrust | lack | u64::from(name_rank))
+    }
+
+    /// The score that it was made of.
+    #[must_use]
+    pub fn score(self) -> Score {
+        let lack = u32::try_from((self.0 & !DISTRUST) >> 32).unwrap_or(VALUE_MAX);
+        Score { is_trusted: self.0 & DISTRUST == 0, value: Ppm(VALUE_MAX.saturating_sub(lack)) }
+    }
+}
+
+/// A key before a position.
+type Keyed = (Key, usize);
 
 fn keyed((position, candidate): (usize, &Candidate)) -> Keyed {
-    let Score { is_trusted, value } = candidate.score;
-    let distrust = u64::from(!is_trusted) << 63;
-    let lack = u64::from(VALUE_MAX.saturating_sub(value.0)) << 32;
-    (distrust | lack | u64::from(candidate.name_rank), position)
+    (candidate.key(), position)
 }
 
 /// Positions of all candidates, best first.
@@ -43,36 +74,77 @@ pub fn ranked(candidates: &[Candidate]) -> Vec<usize> {
     order.into_iter().map(|(_, position)| position).collect()
 }
 
-/// Positions of the candidates that a filter answer names, best first: the best `size` of all, and the best few of every
-/// zone and of the nodes without `PreferNoSchedule` taint, so that kube-scheduler still has something to choose from.
+/// Positions of the candidates that a filter answer names. A list that leaves nobody out is in the order of the candidates, any other
+/// is what [`Selection`] keeps, best first.
 #[must_use]
 pub fn short_list(candidates: &[Candidate], size: Option<usize>, list: ShortList) -> Vec<usize> {
     let Some(size) = size.filter(|s| *s < candidates.len()) else {
-        return ranked(candidates);
+        return (0..candidates.len()).collect();
     };
-    let mut best: Vec<Keyed> = candidates.iter().enumerate().map(keyed).collect();
-    // The nodes without the taint are the stratum `None`.
-    let mut strata: BTreeMap<Option<u32>, Vec<Keyed>> = BTreeMap::new();
-    if list.per_zone > 0 {
-        for (candidate, key) in candidates.iter().zip(&best) {
-            let untainted = (!candidate.is_avoided).then_some(None);
-            for stratum in [untainted, candidate.zone.map(Some)].into_iter().flatten() {
-                keep_best(strata.entry(stratum).or_default(), *key, list.per_zone);
-            }
+    let mut selection = Selection::new(size, list.per_zone);
+    for (position, candidate) in candidates.iter().enumerate() {
+        selection.offer(candidate.key(), position, candidate.zone, candidate.is_avoided);
+    }
+    selection.finish()
+}
+
+/// Keeps the best `size` of all nodes, and the best few of every zone and of the nodes without `PreferNoSchedule` taint, so that
+/// kube-scheduler still has something to choose from. Linear in the nodes: the best few need no order among the rest.
+#[derive(Debug)]
+pub struct Selection {
+    size: usize,
+    best: BinaryHeap<Keyed>,
+    per_zone: usize,
+    untainted: Vec<Keyed>,
+    zones: Vec<Vec<Keyed>>,
+}
+
+impl Selection {
+    /// An empty selection.
+    #[must_use]
+    pub fn new(size: usize, per_zone: usize) -> Self {
+        Self { size, best: BinaryHeap::new(), per_zone, untainted: Vec::new(), zones: Vec::new() }
+    }
+
+    /// Takes a node if it is among the best so far. Zones are numbered from 0.
+    pub fn offer(&mut self, key: Key, position: usize, zone: Option<u32>, is_avoided: bool) {
+        let one = (key, position);
+        if self.best.len() < self.size {
+            self.best.push(one);
+        } else if let Some(mut worst) = self.best.peek_mut()
+            && one < *worst
+        {
+            *worst = one;
+        }
+        if self.per_zone == 0 {
+            return;
+        }
+        if !is_avoided {
+            keep_best(&mut self.untainted, one, self.per_zone);
+        }
+        let Some(zone) = zone.and_then(|z| usize::try_from(z).ok()) else { return };
+        if self.zones.len() <= zone {
+            self.zones.resize_with(zone.saturating_add(1), Vec::new);
+        }
+        if let Some(kept) = self.zones.get_mut(zone) {
+            keep_best(kept, one, self.per_zone);
         }
     }
-    // The best few need no order among the rest: this is linear in the nodes.
-    if let Some(last) = size.checked_sub(1) {
-        best.select_nth_unstable(last);
+
+    /// The positions that were kept, best first.
+    #[must_use]
+    pub fn finish(self) -> Vec<usize> {
+        let mut kept = self.best.into_vec();
+        kept.extend(self.untainted);
+        kept.extend(self.zones.into_iter().flatten());
+        kept.sort_unstable();
+        kept.dedup();
+        kept.into_iter().map(|(_, position)| position).collect()
     }
-    best.truncate(size);
-    best.extend(strata.into_values().flatten());
-    best.sort_unstable();
-    best.dedup();
-    best.into_iter().map(|(_, position)| position).collect()
 }
 
 /// Keeps `kept` the best `count`, best first.
+#[inline]
 fn keep_best(kept: &mut Vec<Keyed>, one: Keyed, count: usize) {
     if kept.len() >= count && kept.last().is_some_and(|worst| *worst <= one) {
         return;
@@ -83,11 +155,13 @@ fn keep_best(kept: &mut Vec<Keyed>, one: Keyed, count: usize) {
 
 /// Wire scores that leave nothing to chance: the worst node gets 1, every better one a step more.
 #[must_use]
-pub fn unique_ranks(candidates: &[Candidate]) -> Vec<i64> {
-    let mut scores = vec![0_i64; candidates.len()];
-    for (rank, position) in ranked(candidates).into_iter().rev().enumerate() {
-        if let Some(score) = scores.get_mut(position) {
-            *score = i64::try_from(rank).unwrap_or(i64::MAX).saturating_add(1);
+pub fn unique_ranks(keys: &[Key]) -> Vec<i64> {
+    let mut order: Vec<Keyed> = keys.iter().copied().zip(0..).collect();
+    order.sort_unstable();
+    let mut scores = vec![0_i64; keys.len()];
+    for (score, (_, position)) in (1_i64..).zip(order.into_iter().rev()) {
+        if let Some(place) = scores.get_mut(position) {
+            *place = score;
         }
     }
     scores
@@ -100,18 +174,19 @@ const CLASS_WIDTH_MIN: u32 = 100_000;
 /// Wire scores in at most `steps` classes: inside a class the choice is kube-scheduler's. The classes part what lies between the best
 /// and the worst score of the call, since most of a score may be the same on all nodes. Nodes that are not trusted get 0.
 #[must_use]
-pub fn soft_ranks(candidates: &[Candidate], steps: u32) -> Vec<i64> {
-    let trusted = || candidates.iter().filter(|c| c.score.is_trusted).map(|c| c.score.value.0);
+pub fn soft_ranks(keys: &[Key], steps: u32) -> Vec<i64> {
+    let scores = || keys.iter().map(|key| key.score());
+    let trusted = || scores().filter(|score| score.is_trusted).map(|score| score.value.0);
     let best = trusted().max().unwrap_or(0);
     let range = best.saturating_sub(trusted().min().unwrap_or(0));
     let steps = steps.max(1);
     // Rounded up past the range, so that the worst is in the last class.
     let width = range.checked_div(steps).unwrap_or(0).saturating_add(1).max(CLASS_WIDTH_MIN);
-    let class = |c: &Candidate| {
-        let behind = best.saturating_sub(c.score.value.0).checked_div(width).unwrap_or(0);
-        if c.score.is_trusted { i64::from(steps.saturating_sub(behind).max(1)) } else { 0 }
+    let class = |score: Score| {
+        let behind = best.saturating_sub(score.value.0).checked_div(width).unwrap_or(0);
+        if score.is_trusted { i64::from(steps.saturating_sub(behind).max(1)) } else { 0 }
     };
-    candidates.iter().map(class).collect()
+    scores().map(class).collect()
 }
 
 #[cfg(test)]

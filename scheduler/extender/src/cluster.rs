@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use berth_core::Policy;
 use berth_core::demand::PodRequest;
 use berth_core::view::Knowledge;
-use berth_index::{Evaluator, Event, Index, PodUid};
+use berth_index::{Evaluator, Event, Index, PodUid, Reader};
 
 use crate::carriers::Carriers;
 use crate::metrics::Metrics;
@@ -21,6 +21,8 @@ pub struct Cluster {
     pub index: Index,
     /// Verdicts by shape and node state.
     pub evaluator: Evaluator,
+    /// What the names of the last calls looked like.
+    pub reader: Reader,
     /// Pods that wait for a node.
     pub waiting: Waiting,
     /// Which carrier speaks for a node.
@@ -40,6 +42,7 @@ impl Cluster {
         Self {
             index: Index::default(),
             evaluator: Evaluator::default(),
+            reader: Reader::default(),
             waiting: Waiting::default(),
             carriers: Carriers::default(),
             metrics,

@@ -7,18 +7,17 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use berth_core::order::{Candidate, short_list, soft_ranks, unique_ranks};
+use berth_core::order::{Candidate, Key, short_list, soft_ranks, unique_ranks};
 use berth_core::unfit::Reason as Unfitness;
 use berth_core::{Demand, Policy, Unfit};
-use berth_index::{PodUid, Snapshot, Standing, Verdict};
+use berth_index::{Listing, PodUid, Snapshot, Standing, Verdict};
 
 use crate::bind::Bind;
 use crate::cluster::Cluster;
 use crate::convert::pod_request;
 use crate::explain;
-use crate::http::{BoxFuture, Decide, ExplainError, ExplainRequest, Failure};
-use crate::metrics::{ByReason, ByVerb};
-use crate::wire::{BindArgs, FilterAnswer, Pod, PriorityAnswer, Reason};
+use crate::http::{BoxFuture, Decide, ExplainError, ExplainRequest, Failure, Written};
+use crate::wire::{BindArgs, FilterAnswer, NODE_NAMES_MAX, Pod, PriorityAnswer, Reason, encode_kept, encode_scores};
 
 /// What the scheduler may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,14 +62,6 @@ impl Decider {
         }
         judged
     }
-
-    fn count_rejections(&self, rejected: &FilterAnswer) {
-        for group in &rejected.rejected {
-            let count = u64::try_from(group.positions.len()).unwrap_or(u64::MAX);
-            let label = ByReason { reason: group.reason.code };
-            self.cluster.metrics.filter_rejections.get_or_create(&label).inc_by(count);
-        }
-    }
 }
 
 /// The nodes of one call, in two heaps.
@@ -82,8 +73,18 @@ struct Judged {
     unfit: Vec<(usize, Unfitness)>,
 }
 
+impl Judged {
+    fn keys(&self) -> Vec<Key> {
+        self.fits.iter().map(Candidate::key).collect()
+    }
+}
+
 fn wire_reason(reason: Unfitness) -> Reason {
     Reason { code: reason.code(), text: reason.text(), helped_by_preemption: reason.helped_by_preemption() }
+}
+
+fn wire_scores(keys: &[Key], demand: &Demand, policy: &Policy) -> Vec<i64> {
+    if demand.has_soft_wishes { soft_ranks(keys, policy.soft_steps()) } else { unique_ranks(keys) }
 }
 
 /// How many nodes the short list of this pod holds: four times as many each time it comes back unbound, since a later
@@ -97,7 +98,6 @@ fn list_size(policy: &Policy, has_soft_wishes: bool, attempts: u32) -> Option<us
 impl Decide for Decider {
     fn filter(&self, pod: &Pod, names: &[Cow<'_, str>], _deadline: Instant) -> Result<FilterAnswer, Failure> {
         let cluster = &self.cluster;
-        cluster.metrics.nodes_evaluated.get_or_create(&ByVerb { verb: "filter" }).inc_by(names.len() as u64);
         let policy = cluster.policy();
         let request = pod_request(pod);
         let uid = PodUid::new(&request.uid);
@@ -119,7 +119,6 @@ impl Decide for Decider {
             for (at, reason) in judged.unfit {
                 answer.reject(at, wire_reason(reason));
             }
-            self.count_rejections(&answer);
             return Ok(answer);
         }
         let attempts = cluster.waiting.attempts(&uid);
@@ -135,7 +134,6 @@ impl Decide for Decider {
 
     fn prioritize(&self, pod: &Pod, names: &[Cow<'_, str>], _deadline: Instant) -> Result<PriorityAnswer, Failure> {
         let cluster = &self.cluster;
-        cluster.metrics.nodes_evaluated.get_or_create(&ByVerb { verb: "prioritize" }).inc_by(names.len() as u64);
         let policy = cluster.policy();
         // Filter has refused a pod that cannot be read; one that got here changed in between and comes again.
         let Ok(demand) = Demand::parse(&pod_request(pod), &policy) else { return Ok(PriorityAnswer::default()) };
@@ -144,12 +142,47 @@ impl Decide for Decider {
         }
         let snapshot = cluster.index.snapshot();
         let judged = self.judge(&demand, names, &policy, &snapshot);
-        let scores = if demand.has_soft_wishes {
-            soft_ranks(&judged.fits, policy.soft_steps())
-        } else {
-            unique_ranks(&judged.fits)
-        };
+        let scores = wire_scores(&judged.keys(), &demand, &policy);
         Ok(PriorityAnswer { scores: judged.asked.into_iter().zip(scores).collect() })
+    }
+
+    fn filter_list(&self, pod: &Pod, list: &[u8]) -> Option<Written> {
+        let cluster = &self.cluster;
+        let policy = cluster.policy();
+        let request = pod_request(pod);
+        let uid = PodUid::new(&request.uid);
+        let demand = Demand::parse(&request, &policy).ok().filter(|demand| demand.shape.asks_for_devices())?;
+        let snapshot = cluster.index.snapshot();
+        let listed = cluster.reader.read(&snapshot, list).filter(|listed| listed.len() <= NODE_NAMES_MAX)?;
+        if self.remembers_filtered {
+            cluster.waiting.remember(request);
+        }
+        let size = list_size(&policy, demand.has_soft_wishes, cluster.waiting.attempts(&uid));
+        let Listing { places, fit_count } =
+            cluster.evaluator.short_list(&snapshot, &listed, &demand.shape, &policy, size);
+        if fit_count == 0 {
+            // Every node's reason is needed.
+            return None;
+        }
+        // Only a list that left somebody out can be the reason that the pod comes back.
+        if places.len() < fit_count {
+            cluster.waiting.count_attempt(&uid);
+        }
+        let body = encode_kept(places.iter().filter_map(|place| listed.quoted(list, *place)));
+        Some(Written { body, asked_count: listed.len(), named_count: places.len() })
+    }
+
+    fn prioritize_list(&self, pod: &Pod, list: &[u8]) -> Option<Written> {
+        let cluster = &self.cluster;
+        let policy = cluster.policy();
+        let demand = Demand::parse(&pod_request(pod), &policy).ok().filter(|d| d.shape.asks_for_devices())?;
+        let snapshot = cluster.index.snapshot();
+        let listed = cluster.reader.read(&snapshot, list).filter(|listed| listed.len() <= NODE_NAMES_MAX)?;
+        let (places, keys) = cluster.evaluator.keys(&snapshot, &listed, &demand.shape, &policy);
+        let scores = wire_scores(&keys, &demand, &policy);
+        let quoted = places.iter().filter_map(|place| listed.quoted(list, *place));
+        let body = encode_scores(quoted.zip(scores));
+        Some(Written { body, asked_count: listed.len(), named_count: places.len() })
     }
 
     fn bind(self: Arc<Self>, args: BindArgs) -> BoxFuture<Result<(), Failure>> {
@@ -173,7 +206,6 @@ impl Decider {
         for at in 0..name_count {
             answer.reject(at, wire_reason(unfit.reason));
         }
-        self.count_rejections(&answer);
         answer
     }
 }

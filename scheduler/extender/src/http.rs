@@ -22,7 +22,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-pub use decide::{BoxFuture, Decide, ExplainError, ExplainRequest, Failure};
+pub use decide::{BoxFuture, Decide, ExplainError, ExplainRequest, Failure, Written};
 pub use listen::{Limits, Listening, Respond, ServeEnd, listen};
 pub use serve::serve;
 

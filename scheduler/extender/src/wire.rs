@@ -13,9 +13,12 @@ mod watched;
 
 pub use answer::{
     FilterAnswer, PriorityAnswer, Reason, Rejected, encode_bind, encode_error_text, encode_filter, encode_filter_error,
-    encode_priorities,
+    encode_kept, encode_priorities, encode_scores,
 };
-pub use args::{BindArgs, DecodeError, ExtenderArgs, NODE_NAMES_MAX, decode_bind_args, decode_extender_args};
+pub use args::{
+    BindArgs, DecodeError, ExtenderArgs, NODE_NAMES_MAX, SplitArgs, decode_bind_args, decode_extender_args,
+    split_extender_args,
+};
 pub use go::{Given, ItemCount};
 pub use pod::{
     Affinity, AllocatedDevice, AllocatedResource, Container, ContainerStatus, OwnerReference, Pod, PodMeta, PodSpec,

@@ -3,9 +3,12 @@
 //! One bound pod dirties one node; a filter call then evaluates that node and reads the rest. Answers are those of
 //! [`berth_core::plan::decide`] afresh: a test compares them after every event.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod keys;
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use berth_core::order::Key;
 use berth_core::place::{Chooser, Free, Rule, choose};
 use berth_core::plan::decide;
 use berth_core::score::Score;
@@ -14,7 +17,10 @@ use berth_core::wish::Force;
 use berth_core::{Fabric, Policy, Shape};
 use berth_model::{GpuSet, NicSet};
 
+use crate::recall::Listed;
 use crate::snapshot::Snapshot;
+use keys::Keys;
+pub use keys::Listing;
 
 /// Whether a node can take a shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +31,7 @@ pub enum Verdict {
     Unfit(Reason),
 }
 
-/// Shapes remembered: clusters see a few dozen; each costs 24 bytes a node.
+/// Shapes remembered: clusters see a few dozen; each costs 32 bytes a node.
 const SHAPES_MAX: usize = 128;
 /// Set choices remembered. Beyond it all are forgotten: they are cheap to make again.
 const CHOICES_MAX: usize = 65_536;
@@ -49,7 +55,39 @@ struct Inner {
 struct Remembered {
     last_call: u64,
     /// By position: the version of the node that the verdict is of. Version 0 is no node's.
-    verdicts: Vec<(u64, Option<Verdict>)>,
+    verdicts: Vec<Known>,
+    keys: Keys,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    version: u64,
+    verdict: Option<Verdict>,
+}
+
+/// Judges nodes for one shape.
+struct Judge<'a> {
+    shape: &'a Shape,
+    policy: &'a Policy,
+    choices: &'a mut Choices,
+    evaluations: &'a mut u64,
+}
+
+impl Judge<'_> {
+    /// What is known of the node at a position, judged anew where that is of another version.
+    fn bring_up(&mut self, known: &mut Known, snapshot: &Snapshot, position: usize) -> Option<Verdict> {
+        let version = snapshot.pages.live_version(position)?;
+        if known.version != version {
+            let slot = snapshot.slot(position)?;
+            *self.evaluations = self.evaluations.saturating_add(1);
+            let verdict = match decide(&slot.view, self.shape, self.policy, self.choices) {
+                Ok(fit) => Verdict::Fit(fit.score),
+                Err(reason) => Verdict::Unfit(reason),
+            };
+            *known = Known { version, verdict: Some(verdict) };
+        }
+        known.verdict
+    }
 }
 
 impl Evaluator {
@@ -62,40 +100,78 @@ impl Evaluator {
         shape: &Shape,
         policy: &Arc<Policy>,
     ) -> Vec<Option<Verdict>> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.prepare(shape, policy);
-        let Inner { shapes, choices, calls, evaluations, .. } = &mut *inner;
-        let remembered = shapes.entry(shape.clone()).or_default();
-        remembered.last_call = *calls;
-        if remembered.verdicts.len() < snapshot.pages.len() {
-            remembered.verdicts.resize(snapshot.pages.len(), (0, None));
-        }
+        let mut inner = self.lock();
+        let (remembered, mut judge) = inner.open(snapshot, shape, policy);
         let one = |position: &Option<usize>| {
             let position = (*position)?;
-            let version = snapshot.pages.live_version(position)?;
-            let known = remembered.verdicts.get_mut(position)?;
-            if known.0 != version {
-                let slot = snapshot.slot(position)?;
-                *evaluations = evaluations.saturating_add(1);
-                let verdict = match decide(&slot.view, shape, policy, choices) {
-                    Ok(fit) => Verdict::Fit(fit.score),
-                    Err(reason) => Verdict::Unfit(reason),
-                };
-                *known = (version, Some(verdict));
-            }
-            known.1
+            judge.bring_up(remembered.verdicts.get_mut(position)?, snapshot, position)
         };
         positions.iter().map(one).collect()
+    }
+
+    /// Which of the nodes a filter answer names: as [`berth_core::order::short_list`] says of the verdicts, and by place in the call.
+    #[must_use]
+    pub fn short_list(
+        &self,
+        snapshot: &Snapshot,
+        listed: &Listed,
+        shape: &Shape,
+        policy: &Arc<Policy>,
+        size: Option<usize>,
+    ) -> Listing {
+        let mut inner = self.lock();
+        let (remembered, mut judge) = inner.open(snapshot, shape, policy);
+        keys::short_list(remembered, &mut judge, snapshot, listed, size, policy.short_list().per_zone)
+    }
+
+    /// Of every node that fits its place in the call and what orders it.
+    #[must_use]
+    pub fn keys(
+        &self,
+        snapshot: &Snapshot,
+        listed: &Listed,
+        shape: &Shape,
+        policy: &Arc<Policy>,
+    ) -> (Vec<usize>, Vec<Key>) {
+        let mut inner = self.lock();
+        let (remembered, mut judge) = inner.open(snapshot, shape, policy);
+        let mut fitting = (Vec::with_capacity(listed.len()), Vec::with_capacity(listed.len()));
+        keys::for_each(remembered, &mut judge, snapshot, listed, |place, _, key| {
+            fitting.0.push(place);
+            fitting.1.push(key);
+        });
+        fitting
     }
 
     /// How many nodes were evaluated so far, over all calls.
     #[must_use]
     pub fn evaluation_count(&self) -> u64 {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).evaluations
+        self.lock().evaluations
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
+    /// What is remembered of a shape, and who judges for it.
+    fn open<'a>(
+        &'a mut self,
+        snapshot: &Snapshot,
+        shape: &'a Shape,
+        policy: &'a Arc<Policy>,
+    ) -> (&'a mut Remembered, Judge<'a>) {
+        self.prepare(shape, policy);
+        let Self { shapes, choices, calls, evaluations, .. } = self;
+        let remembered = shapes.entry(shape.clone()).or_default();
+        remembered.last_call = *calls;
+        if remembered.verdicts.len() < snapshot.pages.len() {
+            remembered.verdicts.resize(snapshot.pages.len(), Known::default());
+        }
+        (remembered, Judge { shape, policy, choices, evaluations })
+    }
+
     fn prepare(&mut self, shape: &Shape, policy: &Arc<Policy>) {
         self.calls = self.calls.saturating_add(1);
         if self.policy.as_ref().is_none_or(|known| !Arc::ptr_eq(known, policy)) {

@@ -37,12 +37,14 @@ pub(crate) struct Roll {
     by_name: HashTable<u32>,
     text: String,
     entries: Vec<Entry>,
+    /// Which roll of its index it is; the empty one is the first.
+    serial: u64,
 }
 
 impl Roll {
     /// The roll of the given nodes.
-    pub(crate) fn of<'a>(nodes: impl Iterator<Item = (&'a str, usize, Standing)>) -> Self {
-        let mut roll = Self::default();
+    pub(crate) fn of<'a>(serial: u64, nodes: impl Iterator<Item = (&'a str, usize, Standing)>) -> Self {
+        let mut roll = Self { serial, ..Self::default() };
         for (name, position, standing) in nodes {
             let Ok(key) = u32::try_from(position) else { continue };
             if roll.entries.len() <= position {
@@ -52,11 +54,21 @@ impl Roll {
             let start = roll.text.len();
             roll.text.push_str(name);
             *entry = Entry { start, end: roll.text.len(), standing, next: AtomicU32::new(u32::MAX) };
-            let Self { hasher, by_name, text, entries } = &mut roll;
+            let Self { hasher, by_name, text, entries, .. } = &mut roll;
             let hash_again = |key: &u32| hasher.hash_one(name_at(text, entries, *key).unwrap_or_default());
             by_name.insert_unique(hasher.hash_one(name), key, hash_again);
         }
         roll
+    }
+
+    /// Which roll of its index it is: what was made with one serial is of no use with another.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// How many positions there are, free ones among them.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// The position of a name.
@@ -102,7 +114,7 @@ mod tests {
     use super::*;
 
     fn roll(nodes: &[(&str, usize)]) -> Roll {
-        Roll::of(nodes.iter().map(|(name, position)| (*name, *position, Standing::default())))
+        Roll::of(1, nodes.iter().map(|(name, position)| (*name, *position, Standing::default())))
     }
 
     #[test]

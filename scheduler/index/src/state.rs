@@ -258,12 +258,15 @@ impl State {
     fn call_the_roll(&self) -> Roll {
         let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
         // Positions are in the order of their names.
-        Roll::of((0..).zip(&self.positions).filter_map(|(name_rank, (name, position))| {
-            let slot = self.pages.slot(*position)?;
-            let next = u32::try_from(zones.len()).unwrap_or(u32::MAX);
-            let zone = slot.zone.as_deref().map(|zone| *zones.entry(zone).or_insert(next));
-            Some((name.as_str(), *position, Standing { name_rank, zone, is_avoided: slot.is_avoided }))
-        }))
+        Roll::of(
+            self.roll.serial().saturating_add(1),
+            (0..).zip(&self.positions).filter_map(|(name_rank, (name, position))| {
+                let slot = self.pages.slot(*position)?;
+                let next = u32::try_from(zones.len()).unwrap_or(u32::MAX);
+                let zone = slot.zone.as_deref().map(|zone| *zones.entry(zone).or_insert(next));
+                Some((name.as_str(), *position, Standing { name_rank, zone, is_avoided: slot.is_avoided }))
+            }),
+        )
     }
 
     pub(crate) fn plan_and_hold(

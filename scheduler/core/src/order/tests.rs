@@ -1,7 +1,6 @@
 //! Claims about short lists and wire scores.
 
 use super::*;
-use crate::score::Ppm;
 use std::collections::BTreeSet;
 
 fn candidates(count: u32, seed: u32) -> Vec<Candidate> {
@@ -15,6 +14,10 @@ fn candidates(count: u32, seed: u32) -> Vec<Candidate> {
         }
     };
     (0..count).map(one).collect()
+}
+
+fn keys(candidates: &[Candidate]) -> Vec<Key> {
+    candidates.iter().map(Candidate::key).collect()
 }
 
 const LIST: ShortList = ShortList { size: Some(8), size_soft: None, per_zone: 2 };
@@ -38,15 +41,15 @@ fn the_short_list_is_what_sorting_everything_would_give() {
 #[test]
 fn a_list_longer_than_the_cluster_or_none_names_everybody() {
     let all = candidates(5, 1);
-    assert_eq!(short_list(&all, Some(5), LIST).len(), 5);
-    assert_eq!(short_list(&all, None, LIST).len(), 5);
+    assert_eq!(short_list(&all, Some(5), LIST), [0, 1, 2, 3, 4]);
+    assert_eq!(short_list(&all, None, LIST), [0, 1, 2, 3, 4]);
     assert!(short_list(&[], Some(5), LIST).is_empty());
 }
 
 #[test]
 fn unique_ranks_differ_everywhere_and_follow_the_scores() {
     let all = candidates(50, 3);
-    let ranks = unique_ranks(&all);
+    let ranks = unique_ranks(&keys(&all));
     assert_eq!(ranks.iter().collect::<BTreeSet<_>>().len(), 50);
     for a in 0..50 {
         for b in 0..50 {
@@ -59,7 +62,7 @@ fn unique_ranks_differ_everywhere_and_follow_the_scores() {
 #[test]
 fn soft_ranks_have_few_steps_and_never_turn_the_order_round() {
     let all = candidates(50, 5);
-    let ranks = soft_ranks(&all, 4);
+    let ranks = soft_ranks(&keys(&all), 4);
     assert!(ranks.iter().collect::<BTreeSet<_>>().len() <= 5);
     for a in 0..50 {
         for b in 0..50 {
@@ -78,7 +81,7 @@ fn soft_classes_part_what_differs_and_leave_small_differences_alone() {
             zone: None,
             is_avoided: false,
         };
-        soft_ranks(&values.iter().map(one).collect::<Vec<_>>(), 4)
+        soft_ranks(&keys(&values.iter().map(one).collect::<Vec<_>>()), 4)
     };
     assert_eq!(of(&[600_000, 740_000]), [3, 4], "most of the score is the same everywhere");
     assert_eq!(of(&[640_001, 740_000]), [4, 4], "less than a class");
@@ -103,4 +106,12 @@ fn trust_comes_before_value_and_value_before_the_name() {
     };
     let all = [one(false, 1_000_000, 0), one(true, 0, 1), one(true, 1, u32::MAX), one(true, 1_000_000, 7)];
     assert_eq!(ranked(&all), [3, 2, 1, 0]);
+}
+
+#[test]
+fn a_key_keeps_the_score_that_it_was_made_of() {
+    for candidate in candidates(97, 9) {
+        assert_eq!(candidate.key().score(), candidate.score);
+        assert!(candidate.key() < Key::LAST);
+    }
 }

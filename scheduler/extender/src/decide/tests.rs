@@ -1,5 +1,7 @@
 //! Claims about the answers to kube-scheduler.
 
+mod lists;
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -29,6 +29,17 @@ pub trait Decide: fmt::Debug + Send + Sync + 'static {
     /// [`Failure`]: kube-scheduler goes on without our scores.
     fn prioritize(&self, pod: &Pod, names: &[Cow<'_, str>], deadline: Instant) -> Result<PriorityAnswer, Failure>;
 
+    /// As `filter`, of names as they stand between the brackets of the body, with the answer written out: thousands of names are most
+    /// of a call. `None` where only `filter` can answer: nothing fits, the pod is not ours, or the list is not as Go writes it.
+    fn filter_list(&self, _pod: &Pod, _list: &[u8]) -> Option<Written> {
+        None
+    }
+
+    /// As `prioritize`, likewise.
+    fn prioritize_list(&self, _pod: &Pod, _list: &[u8]) -> Option<Written> {
+        None
+    }
+
     /// Binds the pod. The future is driven to its end even when the caller goes away, so it must end by itself in time.
     /// `Ok` means that the API server has the binding; asking again for a pod that already is on this node is `Ok` too.
     fn bind(self: Arc<Self>, args: BindArgs) -> BoxFuture<Result<(), Failure>>;
@@ -38,6 +49,17 @@ pub trait Decide: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`ExplainError`].
     fn explain(&self, request: &ExplainRequest<'_>) -> Result<Vec<u8>, ExplainError>;
+}
+
+/// An answer in bytes, and its numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// What kube-scheduler reads.
+    pub body: Vec<u8>,
+    /// Names that the call has.
+    pub asked_count: usize,
+    /// Names that the answer has.
+    pub named_count: usize,
 }
 
 /// A call that could not be answered.

@@ -11,9 +11,9 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
 
-use super::{Extender, Failure, OK, Verb, json};
+use super::{Extender, Failure, OK, Verb, Written, json};
 use crate::metrics::{ByReason, ByResult, ByVerb};
-use crate::wire::{self, ExtenderArgs, FilterAnswer, Pod};
+use crate::wire::{self, ExtenderArgs, FilterAnswer, Pod, SplitArgs};
 
 /// The result label and the answer.
 pub(super) type Answered = (&'static str, Response<Full<Bytes>>);
@@ -28,15 +28,17 @@ impl Extender {
     }
 
     fn decide_filter(&self, body: &[u8], deadline: Instant) -> Result<Vec<u8>, Failure> {
-        let Candidates { pod, names } = self.candidates(Verb::Filter, body, deadline)?;
+        let (pod, names) = match self.open(body, deadline)? {
+            Opened::Split(args) => match self.0.decide.filter_list(&args.pod, args.list) {
+                Some(written) => return Ok(self.told(Verb::Filter, &args.pod, written)),
+                None => read_names(args, body)?,
+            },
+            Opened::Read(pod, names) => (pod, names),
+        };
+        self.count_asked(Verb::Filter, names.len());
         let answer = self.0.decide.filter(&pod, &names, deadline)?;
         self.count_rejections(&answer);
-        tracing::debug!(
-            pod_uid = pod.metadata.uid,
-            nodes_asked = names.len(),
-            nodes_kept = answer.fits.len(),
-            "filtered"
-        );
+        tell(Verb::Filter, &pod, names.len(), answer.fits.len());
         Ok(wire::encode_filter(&answer, &names))
     }
 
@@ -50,14 +52,16 @@ impl Extender {
     }
 
     fn decide_prioritize(&self, body: &[u8], deadline: Instant) -> Result<Vec<u8>, Failure> {
-        let Candidates { pod, names } = self.candidates(Verb::Prioritize, body, deadline)?;
+        let (pod, names) = match self.open(body, deadline)? {
+            Opened::Split(args) => match self.0.decide.prioritize_list(&args.pod, args.list) {
+                Some(written) => return Ok(self.told(Verb::Prioritize, &args.pod, written)),
+                None => read_names(args, body)?,
+            },
+            Opened::Read(pod, names) => (pod, names),
+        };
+        self.count_asked(Verb::Prioritize, names.len());
         let answer = self.0.decide.prioritize(&pod, &names, deadline)?;
-        tracing::debug!(
-            pod_uid = pod.metadata.uid,
-            nodes_asked = names.len(),
-            nodes_scored = answer.scores.len(),
-            "prioritized"
-        );
+        tell(Verb::Prioritize, &pod, names.len(), answer.scores.len());
         Ok(wire::encode_priorities(&answer, &names))
     }
 
@@ -102,19 +106,33 @@ impl Extender {
         }
     }
 
-    /// The pod and the candidates of a call, or why there are none.
-    fn candidates<'a>(&self, verb: Verb, body: &'a [u8], deadline: Instant) -> Result<Candidates<'a>, Failure> {
+    /// The pod of a call and its names, as far as they have to be read; or why there are none.
+    fn open<'a>(&self, body: &'a [u8], deadline: Instant) -> Result<Opened<'a>, Failure> {
         if let Some(failure) = self.not_ready() {
             return Err(failure);
         }
-        let args = wire::decode_extender_args(body).map_err(|e| Failure::new("bad-request", e.to_string()))?;
-        let candidates = Candidates::of(args)?;
+        let opened = match wire::split_extender_args(body) {
+            Some(args) => Opened::Split(args),
+            None => {
+                let (pod, names) = read_whole(body)?;
+                Opened::Read(pod, names)
+            }
+        };
         if Instant::now() >= deadline {
             return Err(Failure::new("deadline", "the deadline of the call passed before it could be decided"));
         }
+        Ok(opened)
+    }
+
+    fn told(&self, verb: Verb, pod: &Pod, written: Written) -> Vec<u8> {
+        self.count_asked(verb, written.asked_count);
+        tell(verb, pod, written.asked_count, written.named_count);
+        written.body
+    }
+
+    fn count_asked(&self, verb: Verb, count: usize) {
         let evaluated = self.0.metrics.nodes_evaluated.get_or_create_owned(&ByVerb { verb: verb.word() });
-        evaluated.inc_by(u64::try_from(candidates.names.len()).unwrap_or(u64::MAX));
-        Ok(candidates)
+        evaluated.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
     fn count_rejections(&self, answer: &FilterAnswer) {
@@ -126,23 +144,37 @@ impl Extender {
     }
 }
 
-/// A complete request.
-struct Candidates<'a> {
-    pod: Box<Pod>,
-    names: Vec<Cow<'a, str>>,
+/// A request.
+enum Opened<'a> {
+    /// As Go writes it: the names may stay as they are.
+    Split(SplitArgs<'a>),
+    /// Written otherwise: all of it is read.
+    Read(Box<Pod>, Vec<Cow<'a, str>>),
 }
 
-impl<'a> Candidates<'a> {
-    fn of(args: ExtenderArgs<'a>) -> Result<Self, Failure> {
-        let ExtenderArgs { pod, nodes, node_names } = args;
-        let pod = pod.ok_or_else(|| Failure::new("bad-request", "ExtenderArgs: Pod is null"))?;
-        let names = node_names.ok_or_else(|| {
-            let sent = if nodes.0 { "Nodes were sent" } else { "NodeNames is null" };
-            let text = format!("ExtenderArgs: {sent}, names are needed: set nodeCacheCapable: true for this extender");
-            Failure::new("node-objects", text)
-        })?;
-        Ok(Self { pod, names })
+/// Reads a body with the parser.
+fn read_whole(body: &[u8]) -> Result<(Box<Pod>, Vec<Cow<'_, str>>), Failure> {
+    let args = wire::decode_extender_args(body).map_err(|e| Failure::new("bad-request", e.to_string()))?;
+    let ExtenderArgs { pod, nodes, node_names } = args;
+    let pod = pod.ok_or_else(|| Failure::new("bad-request", "ExtenderArgs: Pod is null"))?;
+    let names = node_names.ok_or_else(|| {
+        let sent = if nodes.0 { "Nodes were sent" } else { "NodeNames is null" };
+        let text = format!("ExtenderArgs: {sent}, names are needed: set nodeCacheCapable: true for this extender");
+        Failure::new("node-objects", text)
+    })?;
+    Ok((pod, names))
+}
+
+/// The names of a body that was taken apart; where they are not what they looked like, the parser has the word.
+fn read_names<'a>(args: SplitArgs<'a>, body: &'a [u8]) -> Result<(Box<Pod>, Vec<Cow<'a, str>>), Failure> {
+    match args.names() {
+        Some(names) => Ok((args.pod, names)),
+        None => read_whole(body),
     }
+}
+
+fn tell(verb: Verb, pod: &Pod, nodes_asked: usize, nodes_named: usize) {
+    tracing::debug!(verb = verb.word(), pod_uid = pod.metadata.uid, nodes_asked, nodes_named, "answered");
 }
 
 fn answered(verb: Verb, answer: Result<Vec<u8>, Failure>, encode_error: impl FnOnce(&str) -> Vec<u8>) -> Answered {

@@ -72,6 +72,41 @@ pub fn encode_filter(answer: &FilterAnswer, names: &[Cow<'_, str>]) -> Vec<u8> {
     out
 }
 
+/// `ExtenderFilterResult` that rejects nobody by name, of names that are JSON strings already.
+#[must_use]
+pub fn encode_kept<'n>(quoted: impl Iterator<Item = &'n [u8]> + Clone) -> Vec<u8> {
+    let text: usize = quoted.clone().map(|name| name.len().saturating_add(1)).sum();
+    let mut out = Vec::with_capacity(text.saturating_add(128));
+    out.extend_from_slice(br#"{"Nodes":null,"NodeNames":["#);
+    for (index, name) in quoted.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(name);
+    }
+    out.extend_from_slice(br#"],"FailedNodes":null,"FailedAndUnresolvableNodes":null,"Error":""}"#);
+    out
+}
+
+/// `HostPriorityList` of names that are JSON strings already.
+#[must_use]
+pub fn encode_scores<'n>(scores: impl Iterator<Item = (&'n [u8], i64)>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(scores.size_hint().0.saturating_mul(64).saturating_add(2));
+    out.push(b'[');
+    for (index, (name, score)) in scores.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(br#"{"Host":"#);
+        out.extend_from_slice(name);
+        out.extend_from_slice(br#","Score":"#);
+        push_integer(&mut out, score);
+        out.push(b'}');
+    }
+    out.push(b']');
+    out
+}
+
 fn push_failed(out: &mut Vec<u8>, answer: &FilterAnswer, names: &[Cow<'_, str>], helped_by_preemption: bool) {
     let mut open = false;
     for group in answer.rejected.iter().filter(|group| group.reason.helped_by_preemption == helped_by_preemption) {

@@ -74,12 +74,42 @@ pub enum DecodeError {
     },
 }
 
+/// The body of filter or prioritize, its names not read yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitArgs<'a> {
+    /// The pod.
+    pub pod: Box<Pod>,
+    /// What stands between the brackets of `NodeNames`. It may be anything: who reads it must check it.
+    pub list: &'a [u8],
+}
+
+impl<'a> SplitArgs<'a> {
+    /// The names. `None` where they are not written as Go writes them, or are too many: [`decode_extender_args`] then has the answer.
+    #[must_use]
+    pub fn names(&self) -> Option<Vec<Cow<'a, str>>> {
+        names::read(self.list).filter(|names| names.len() <= NODE_NAMES_MAX)
+    }
+}
+
+/// Takes a body apart without reading its names. `None` where it is not written as Go writes it, or has no pod.
+#[must_use]
+pub fn split_extender_args(body: &[u8]) -> Option<SplitArgs<'_>> {
+    let (rest, list) = names::split(body)?;
+    let ExtenderArgs { pod, .. } = without_names(&rest)?;
+    Some(SplitArgs { pod: pod?, list })
+}
+
 /// Decodes the body of filter or prioritize. Only the first JSON value is read.
 ///
 /// # Errors
 /// [`DecodeError`], naming the field.
 pub fn decode_extender_args(body: &[u8]) -> Result<ExtenderArgs<'_>, DecodeError> {
-    let args: ExtenderArgs<'_> = match names::split(body).and_then(|(rest, names)| with_names(&rest, names)) {
+    let quick = names::split(body).and_then(|(rest, list)| {
+        let names = names::read(list)?;
+        let ExtenderArgs { pod, nodes, .. } = without_names(&rest)?;
+        Some(ExtenderArgs { pod, nodes, node_names: Some(names) })
+    });
+    let args: ExtenderArgs<'_> = match quick {
         Some(args) => args,
         None => decode(body, "ExtenderArgs")?,
     };
@@ -90,12 +120,12 @@ pub fn decode_extender_args(body: &[u8]) -> Result<ExtenderArgs<'_>, DecodeError
 }
 
 /// Decodes a body whose names were taken out. `None` where the body cannot be what the split took it for.
-fn with_names<'a>(rest: &[u8], names: Vec<Cow<'a, str>>) -> Option<ExtenderArgs<'a>> {
+fn without_names(rest: &[u8]) -> Option<ExtenderArgs<'static>> {
     let mut deserializer = serde_json::Deserializer::from_slice(rest);
     let ExtenderArgs { pod, nodes, .. } = ExtenderArgs::deserialize(&mut deserializer).ok()?;
     // More than one value: the names were not of the first, which is the only one that counts.
     deserializer.end().ok()?;
-    Some(ExtenderArgs { pod, nodes, node_names: Some(names) })
+    Some(ExtenderArgs { pod, nodes, node_names: None })
 }
 
 /// Decodes the body of bind. All four fields must be filled: a binding without UID could hit a later pod of the same name.

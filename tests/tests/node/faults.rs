@@ -299,6 +299,23 @@ fn a_port_that_goes_down_and_a_link_that_fails_change_nothing_else() -> Result<(
 }
 
 #[test]
+fn a_link_that_fails_is_told_by_its_xid() -> Result<()> {
+    on_agent_only(async |site| {
+        let mut stage = Stage::new(site, NEVER, &[]).await?;
+        stage.node.set_faults("nvlinksDown: [{gpu: 4, links: [7]}]\nevents: [{id: 1, gpu: 4, xid: 74}]")?;
+        let said = stage.when(|said| said.gpus[4].detail.nvlinks_down == [7]).await?;
+        assert_eq!(said.links.link(4, 0).map(|link| link.nvlinks), Some(17));
+        let (health, mut rest) = stage.when_sick(4).await?;
+        assert_eq!(health, unhealthy("Xid 74: NVLink error"));
+        let findings: Vec<_> = rest.findings.drain(..).map(|f| (f.code, f.device)).collect();
+        assert_eq!(findings, [("nvlink-down".to_owned(), stage.whole.gpus[4].pci.to_string())]);
+        rest.gpus[4].detail.nvlinks_down.clear();
+        assert_eq!(facts(rest), facts(stage.whole.clone()), "something else changed with it");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_nic_that_is_plugged_in_appears_and_goes_again() -> Result<()> {
     on_agent_only(async |site| {
         let stage = Stage::new(site, "100ms", &[]).await?;

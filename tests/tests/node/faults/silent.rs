@@ -87,6 +87,40 @@ fn mig_instances_that_come_and_go_are_told_and_the_others_keep_their_names() -> 
 }
 
 #[test]
+fn a_gpu_that_is_lost_without_an_event_keeps_its_name_and_the_others_their_links() -> Result<()> {
+    on_agent_only(async |site| {
+        let mut stage = Stage::new(site, "100ms", &[]).await?;
+        for (fault, why) in [
+            ("lost: [3]", "NVML: the GPU is lost"),
+            ("resetRequired: [3]", "NVML: the GPU needs a reset"),
+            ("unreadable: [3]", "NVML: unknown error"),
+        ] {
+            stage.node.set_faults(fault)?;
+            let (health, rest) = stage.when_sick(3).await?;
+            assert_eq!((health, facts(rest)), (unhealthy(why), facts(stage.whole.clone())), "{fault}");
+            stage.node.set_faults("")?;
+            stage.when_healed().await?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_driver_that_does_not_count_its_gpus_costs_them_and_nothing_else() -> Result<()> {
+    on_agent_only(async |site| {
+        let mut stage = Stage::new(site, "100ms", &[]).await?;
+        stage.node.set_faults("callsFailing: [nvmlDeviceGetCount_v2]")?;
+        let absent =
+            |parts: &Parts| matches!(&parts.driver, Driver::Absent(why) if why.starts_with("GPUs cannot be counted"));
+        let said = stage.when(absent).await?;
+        assert_eq!((&said.nics, &said.zones, said.gpus.len()), (&stage.whole.nics, &stage.whole.zones, 0));
+        assert_eq!(facts(said), facts(stage.node.topology(None)?.into_parts()));
+        stage.node.set_faults("")?;
+        stage.when_healed().await
+    })
+}
+
+#[test]
 fn a_driver_that_hangs_as_a_whole_silences_its_gpus_and_the_kernel_is_read_on() -> Result<()> {
     on_agent_only(async |site| {
         let mut stage = Stage::new(site, "100ms", &["--gpu-timeout", "300ms"]).await?;

@@ -326,3 +326,35 @@ fn the_table_of_sixteen_gpus_equals_the_exhaustive_answer() {
         }
     }
 }
+
+/// How good sets are is taken from the tables here: the ring of sixteen GPUs is beyond brute force. Which sets are legal, and who gets
+/// which NIC, is not.
+#[test]
+fn sampled_choices_on_sixteen_gpus_with_wishes_equal_brute_force() {
+    let mut draws = Draws(23);
+    let (mut cases, mut refused) = (0, 0);
+    for _ in 0..10 {
+        let topology = machine(&mut draws, 16);
+        let fabric = Fabric::of(&topology);
+        let bits = |set: usize| GpuSet::from_bits(u32::try_from(set).unwrap());
+        let quality = (0..1 << 16).map(|set| fabric.quality(bits(set)).0).collect();
+        let kept = (0..1 << 16).map(|set| fabric.kept(bits(set)).0).collect();
+        let judge = Judge { topology, count: 16, quality, kept };
+        let nic_count = judge.topology.parts().nics.len();
+        for _ in 0..60 {
+            let size = u32::try_from(1 + draws.below(5)).unwrap();
+            let rule = Rule { size, ..rule(&mut draws, 16) };
+            let free = draws.below(1 << 16);
+            let held = u128::try_from(draws.below(1 << nic_count) & draws.below(1 << nic_count)).unwrap();
+            let nics: NicSet = (0..nic_count).filter(|n| held >> n & 1 == 0).collect();
+            let found = choose(&fabric, Free { gpus: bits(free), nics }, rule);
+            assert_eq!(found, judge.choose(free, held, rule), "free {free:b} NICs {nics} {rule:?}");
+            if let Some(set) = found.filter(|_| rule.rail != Force::Off) {
+                judge.check_nics(&fabric, set, held, rule);
+            }
+            cases += 1;
+            refused += usize::from(found.is_none());
+        }
+    }
+    assert!(refused > cases / 10 && refused < cases * 9 / 10, "{refused} of {cases} had no answer");
+}

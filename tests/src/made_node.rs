@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use berth_core::place::mig::name::resource_form;
 use berth_machine::{Faults, Machine, Salt, render, topology_with};
 use berth_model::{NodeName, NodeTopology};
 
@@ -92,13 +93,19 @@ impl MadeNode {
         Ok(topology_with(&self.machine, &self.name, &self.salt, &self.faults, previous)?)
     }
 
-    /// Its Node object, with the GPUs and the boot id that its agent reports.
+    /// Its Node object, with the boot id that its agent reports, and what a device plugin of strategy mixed offers of its GPUs.
     ///
     /// # Errors
     /// As [`MadeNode::topology`].
     pub fn node_spec(&self) -> Result<NodeSpec> {
         let parts = self.topology(None)?.into_parts();
-        let mut spec = NodeSpec::gpus(self.name.as_str(), u32::try_from(parts.gpus.len())?);
+        let whole = parts.gpus.iter().filter(|gpu| gpu.mig_enabled != Some(true)).count();
+        let mut spec = NodeSpec::gpus(self.name.as_str(), u32::try_from(whole)?);
+        let mut instances: BTreeMap<String, u32> = BTreeMap::new();
+        for instance in parts.gpus.iter().flat_map(|gpu| &gpu.detail.mig_instances) {
+            *instances.entry(format!("nvidia.com/mig-{}", resource_form(&instance.profile))).or_default() += 1;
+        }
+        spec.allocatable.extend(instances.into_iter().map(|(name, count)| (name, count.to_string())));
         spec.boot_id = parts.boot_id.to_string();
         Ok(spec)
     }

@@ -1,7 +1,7 @@
 //! Owns a whole Berth at work: a real control plane with the default overlay, unmodified agents on made nodes, berth-scheduler and a
 //! stock kube-scheduler with the overlay's own configuration, each under the account that the manifests give it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -61,7 +61,8 @@ impl Running {
         }
         let (scheduler, extender_port, admin_port) = start_scheduler(&plane).await?;
         let identity = plane.scheduler_identity().await?;
-        let kube_scheduler = plane.start_kube_scheduler_as(&identity, &kube_scheduler_config(extender_port)?).await?;
+        let config = kube_scheduler_config(extender_port, &offered(&made)?)?;
+        let kube_scheduler = plane.start_kube_scheduler_as(&identity, &config).await?;
         let running = Self { kube_scheduler, scheduler, agents, nodes: made, plane, extender_port, admin_port };
         for (_, name) in nodes {
             running.until(UP_WITHIN, &format!("a report of {name}"), || running.has_report(name)).await?;
@@ -206,13 +207,25 @@ async fn scheduler_spec(plane: &ControlPlane, extender_port: u16, admin_port: u1
         .args(["--pre-stop-seconds", "0"]))
 }
 
-/// The overlay's own configuration, with the port of this run and without an election.
-fn kube_scheduler_config(extender_port: u16) -> Result<String> {
+/// The names of MIG devices that Berth is sent the pods of: those that the nodes offer.
+fn offered(nodes: &[MadeNode]) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for node in nodes {
+        names.extend(node.node_spec()?.allocatable.into_keys().filter(|name| name.starts_with("nvidia.com/mig-")));
+    }
+    Ok(names)
+}
+
+/// The overlay's own configuration, with the port of this run, without an election, and with further managed resources, as
+/// `berth policy scheduler-config --from-cluster` writes them.
+fn kube_scheduler_config(extender_port: u16, resources: &BTreeSet<String>) -> Result<String> {
     let path = overlay("sidecar").join("kube-scheduler.yaml");
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     let mut config: BTreeMap<String, Value> = serde_saphyr::from_str(&text)?;
     config.insert("leaderElection".to_owned(), json!({"leaderElect": false}));
     let extender = config.get_mut("extenders").and_then(|e| e.get_mut(0)).context("the overlay names no extender")?;
+    let managed = extender["managedResources"].as_array_mut().context("the overlay manages no resources")?;
+    managed.extend(resources.iter().map(|name| json!({"name": name})));
     extender["urlPrefix"] = json!(format!("http://127.0.0.1:{extender_port}"));
     Ok(serde_json::to_string(&config)?)
 }

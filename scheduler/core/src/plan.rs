@@ -156,11 +156,11 @@ fn devices(
     }
     let has_gpus = !shape.shares.is_empty() || (shape.gpu_count > 0 && !mig::is_single(view, hardware, policy));
     if !has_gpus {
-        return Ok(Chosen { instances: mig::instances(view, hardware, all, shape, policy)?, ..Chosen::default() });
+        return Ok(Chosen { instances: kubelet::instances(view, hardware, all, shape, policy)?, ..Chosen::default() });
     }
     let mut both = |within: GpuSet| {
         let chosen = gpus(view, hardware, within, shape, policy, left, chooser)?;
-        Ok(Chosen { instances: mig::instances(view, hardware, within, shape, policy)?, ..chosen })
+        Ok(Chosen { instances: kubelet::instances(view, hardware, within, shape, policy)?, ..chosen })
     };
     if shape.zone != wish::Force::Required {
         return both(all);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use berth_model::{Gpu, GpuIndex, GpuSet, MiB, MigCapability, NicSet, NodeName, NodeTopology, ZoneId};
+use berth_model::{Gpu, GpuIndex, GpuSet, MiB, MigCapability, NicSet, NodeName, NodeTopology, SlotMask, ZoneId};
 
 use crate::device::{MigSlot, Portion};
 use crate::fabric::Fabric;
@@ -184,6 +184,14 @@ impl NodeView {
     pub fn taken_gpu_count(&self) -> u32 {
         let shares = self.shared.iter().fold(0_u32, |sum, gpu| sum.saturating_add(gpu.share_count));
         self.held.gpu_count().saturating_add(shares).saturating_add(self.unplanned_gpu_count)
+    }
+
+    /// Whether anybody holds any of these slots of a GPU. What is held may be of another layout than the GPU has now.
+    #[must_use]
+    pub fn holds_slots(&self, index: GpuIndex, slots: SlotMask) -> bool {
+        let held = self.instances.iter().filter(|held| held.index == index);
+        let mut held = held.filter_map(|held| SlotMask::span(held.slot.start, held.slot.size));
+        self.held.contains(index) || self.shared_on(index).is_some() || held.any(|taken| !taken.is_disjoint(slots))
     }
 
     /// How much of the node's GPUs is taken once the chosen devices are too: a whole GPU is a million. Of a share counts what it takes

@@ -9,6 +9,7 @@ mod hint;
 mod mask;
 mod offer;
 mod reported;
+mod seat;
 mod site;
 mod take;
 
@@ -19,6 +20,7 @@ use berth_model::kubelet::{TopologyManagerPolicy, TopologyManagerScope};
 pub use ask::{ContainerAsk, Phase, PodAsk};
 pub use hint::Hint;
 pub use mask::ZoneMask;
+pub use seat::{Seat, seats};
 pub use site::{Device, Memory, MemoryName, Rules, Site, ZONES_MAX, ZoneSite};
 pub use take::{FirstOnes, Steer};
 

@@ -105,17 +105,17 @@ impl NodeEntry {
         for pod in &pods {
             add_compute(&mut view.requested, pod.totals.cpu_milli, pod.totals.memory);
             let wanted = Wanted::of(pod, names);
-            let admission =
-                |set| Admission { uid: &pod.uid, ask: &pod.totals.ask, admitted_at: &pod.totals.admitted_at, set };
+            let (uid, ask, admitted_at) = (&pod.uid, &pod.totals.ask, pod.totals.admitted_at.as_str());
+            let admission = |set, instances| Admission { uid, ask, admitted_at, set, instances };
             if wanted.gpu_count == 0 && wanted.instances.is_empty() && pod.note == PlanNote::Absent {
-                admissions.push(admission(GpuSet::EMPTY));
+                admissions.push(admission(GpuSet::EMPTY, Vec::new()));
                 continue;
             }
             if let PlanNote::Devices(holding) = &pod.note {
                 take_nics(&mut view, &holding.nics);
             }
             let holder = count_pod(&mut view, pod, &wanted, names);
-            admissions.push(admission(holder.set));
+            admissions.push(admission(holder.set, holder.instances.clone()));
             holders.push(holder);
         }
         for (uid, hold) in holds.filter(|(uid, _)| !self.pods.contains_key(*uid)) {
@@ -125,7 +125,13 @@ impl NodeEntry {
             let unknown = claims.unknown;
             let set = claims.set();
             take(&mut view, &claims);
-            admissions.push(Admission { uid, ask: &hold.ask, admitted_at: "", set });
+            admissions.push(Admission {
+                uid,
+                ask: &hold.ask,
+                admitted_at: "",
+                set,
+                instances: claims.instances.clone(),
+            });
             let unplanned_gpu_count = unknown.saturating_add(hold.unnamed_gpu_count);
             view.unplanned_gpu_count = view.unplanned_gpu_count.saturating_add(unplanned_gpu_count);
             add_instances(&mut view.unplanned_instances, &hold.unnamed_instances);

@@ -8,6 +8,7 @@ mod controlplane_programs;
 mod guards;
 mod holders;
 mod manifests;
+mod mig;
 mod reported;
 mod rights;
 mod scheduling;

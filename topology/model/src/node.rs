@@ -164,6 +164,12 @@ impl NodeTopology {
         self.parts.gpus.iter().filter(whole).map(|g| g.index).collect()
     }
 
+    /// Whether MIG cuts every GPU, so that none could be given whole. A node without GPUs has none to cut.
+    #[must_use]
+    pub fn is_all_cut(&self) -> bool {
+        !self.parts.gpus.is_empty() && self.parts.gpus.iter().all(|gpu| gpu.mig_enabled == Some(true))
+    }
+
     /// The weakest link between any two of the GPUs; `None` for fewer than two.
     #[must_use]
     pub fn weakest_link(&self, set: GpuSet) -> Option<LinkClass> {

@@ -1,5 +1,7 @@
 //! The numbers behind a reason, for explain and logs.
 
+use std::collections::BTreeSet;
+
 use berth_model::{GpuSet, LinkClass, MiB};
 
 use crate::demand::{Shape, ShareMemory, ShareSlot};
@@ -7,7 +9,7 @@ use crate::device::Portion;
 use crate::policy::Policy;
 use crate::unfit::Reason;
 use crate::view::NodeView;
-use crate::zone::{FirstOnes, Site, admit};
+use crate::zone::{Device, FirstOnes, Site, admit};
 
 /// The numbers behind a reason, for explain and logs.
 #[must_use]
@@ -65,16 +67,26 @@ fn kubelet(view: &NodeView, shape: &Shape) -> String {
         .iter()
         .map(|zone| {
             let gib = zone.memory.get("memory").map_or(0, |m| m.free_bytes >> 30);
-            let gpus = site.devices.values().next().into_iter().flatten();
-            let gpus = gpus.filter(|d| d.is_free && d.zones.contains(zone.id)).count();
-            format!("zone {}: {} CPUs, {gib} GiB, {gpus} GPUs free", zone.id.0, zone.free_cpu_count)
+            let free =
+                |devices: &Vec<Device>| devices.iter().filter(|d| d.is_free && d.zones.contains(zone.id)).count();
+            let asked: BTreeSet<&String> = shape.ask.containers.iter().flat_map(|c| c.devices.keys()).collect();
+            let asked = asked.into_iter().filter_map(|name| Some((name, site.devices.get(name)?)));
+            let devices: Vec<String> =
+                asked.map(|(name, devices)| format!(", {} {}", free(devices), noun(name))).collect();
+            format!("zone {}: {} CPUs, {gib} GiB{} free", zone.id.0, zone.free_cpu_count, devices.concat())
         })
         .collect();
     let said = match admit(&mut Site::clone(site), &shape.ask, &mut FirstOnes) {
-        Ok(_) => "the wished GPUs are not where it will look".to_owned(),
+        Ok(_) => "the wished devices are not where it will look".to_owned(),
         Err((container, refusal)) => format!("{} at container {container}", refusal.api_reason()),
     };
     format!("{}, scope {}: {said}; {}", site.rules.policy.word(), site.rules.scope.word(), zones.join("; "))
+}
+
+/// `GPUs` of `nvidia.com/gpu`, `mig-1g.10gb` of its resource.
+fn noun(resource: &str) -> &str {
+    let short = resource.rsplit_once('/').map_or(resource, |(_, short)| short);
+    if short == "gpu" { "GPUs" } else { short }
 }
 
 fn wished_link(shape: &Shape) -> String {

@@ -1,13 +1,16 @@
-//! A set of whole GPUs on a node whose kubelet may refuse the pod, or narrows it to some zones: the set lies where the kubelet will look.
+//! Whole GPUs and MIG instances on a node whose kubelet may refuse the pod, or narrows it to some zones: they lie where it will look.
+
+use std::collections::BTreeSet;
 
 use berth_model::{GpuIndex, GpuSet, NicSet};
 
+use super::mig::{self, ChosenInstance, Within};
 use crate::demand::Shape;
 use crate::place::{Chooser, Free, Rule};
 use crate::policy::Policy;
 use crate::unfit::Reason;
 use crate::view::{Hardware, NodeView};
-use crate::zone::{Site, Steer, admit};
+use crate::zone::{FirstOnes, Seat, Site, Steer, admit, seats};
 
 /// As [`super::set_of`], inside what the kubelet offers. Sets of nodes whose kubelet has no say are chosen freely.
 pub(super) fn set_of(
@@ -37,10 +40,92 @@ pub(super) fn set_of(
     chooser.choose(&hardware.fabric, free, rule).ok_or(Reason::KubeletBusy)
 }
 
+/// As [`mig::instances`] on these GPUs, inside what the kubelet offers.
+pub(super) fn instances(
+    view: &NodeView,
+    hardware: &Hardware,
+    gpus: GpuSet,
+    shape: &Shape,
+    policy: &Policy,
+) -> Result<Vec<ChosenInstance>, Reason> {
+    let freely = mig::instances(view, hardware, Within { gpus, seats: None }, shape, policy)?;
+    let Some(site) = &view.site else { return Ok(freely) };
+    let mut looked = Looked { hardware, policy, wished: &freely, open: BTreeSet::new() };
+    let Ok(admitted) = admit(&mut Site::clone(site), &shape.ask, &mut looked) else {
+        return Err(refused(view, hardware, shape, policy));
+    };
+    let mut dealt: Vec<(String, Seat)> = Vec::new();
+    for (resource, devices) in admitted.iter().flat_map(|a| &a.devices) {
+        let seats = looked.instances(resource);
+        let own = devices.iter().filter_map(|at| seats.get(*at)).map(|seat| (resource.clone(), *seat));
+        // What an init container had others have again.
+        dealt.extend(own.filter(|one| !dealt.contains(one)).collect::<Vec<_>>());
+    }
+    let asks = shape.ask.containers.iter().filter(|c| c.devices.keys().any(|name| !looked.instances(name).is_empty()));
+    if asks.count() > 1 {
+        return container_by_container(view, hardware, gpus, shape, policy, &dealt);
+    }
+    looked.open.extend(dealt.into_iter().map(|(_, seat)| seat));
+    if freely.iter().all(|one| looked.open.iter().any(|seat| one.is_at(*seat))) {
+        return Ok(freely);
+    }
+    let within = Within { gpus, seats: Some(&looked.open) };
+    mig::instances(view, hardware, within, shape, policy).map_err(|_| Reason::KubeletBusy)
+}
+
+/// The very instances that the kubelet would deal, in its order, where these are what the pod wishes.
+fn container_by_container(
+    view: &NodeView,
+    hardware: &Hardware,
+    gpus: GpuSet,
+    shape: &Shape,
+    policy: &Policy,
+    dealt: &[(String, Seat)],
+) -> Result<Vec<ChosenInstance>, Reason> {
+    let seats: BTreeSet<Seat> = dealt.iter().map(|(_, seat)| *seat).collect();
+    let within = Within { gpus, seats: Some(&seats) };
+    let mut chosen = mig::instances(view, hardware, within, shape, policy).map_err(|_| Reason::KubeletBusy)?;
+    chosen.sort_by_key(|one| dealt.iter().position(|(_, seat)| one.is_at(*seat)));
+    Ok(chosen)
+}
+
+/// Chooses what is wished where the kubelet leaves a choice, and remembers among what.
+struct Looked<'a> {
+    hardware: &'a Hardware,
+    policy: &'a Policy,
+    wished: &'a [ChosenInstance],
+    open: BTreeSet<Seat>,
+}
+
+impl Looked<'_> {
+    /// The instances that a resource means, by position; empty where it means something else.
+    fn instances(&self, resource: &str) -> Vec<Seat> {
+        let names = self.policy.resources();
+        if names.mig_profile(resource).is_none() && !names.gpu.iter().any(|name| name == resource) {
+            return Vec::new();
+        }
+        let seats = seats(&self.hardware.topology, resource, names);
+        if seats.iter().any(|seat| seat.placement.is_none()) { Vec::new() } else { seats }
+    }
+}
+
+impl Steer for Looked<'_> {
+    fn choose(&mut self, _: usize, resource: &str, among: &[usize], count: usize) -> Vec<usize> {
+        let seats = self.instances(resource);
+        self.open.extend(among.iter().filter_map(|at| seats.get(*at)));
+        let is_wished =
+            |at: &&usize| seats.get(**at).is_some_and(|seat| self.wished.iter().any(|one| one.is_at(*seat)));
+        let (mut first, last): (Vec<usize>, Vec<usize>) = among.iter().partition(is_wished);
+        first.extend(last);
+        first.truncate(count);
+        first
+    }
+}
+
 /// Whether the kubelet would refuse the pod on the idle machine too.
 fn refused(view: &NodeView, hardware: &Hardware, shape: &Shape, policy: &Policy) -> Reason {
-    let idle = Site::of_idle(&hardware.topology, view.allocatable, policy.gpu_resources());
-    let is_possible = idle.is_some_and(|mut site| admit(&mut site, &shape.ask, &mut crate::zone::FirstOnes).is_ok());
+    let idle = Site::of_idle(&hardware.topology, view.allocatable, policy.resources());
+    let is_possible = idle.is_some_and(|mut site| admit(&mut site, &shape.ask, &mut FirstOnes).is_ok());
     if is_possible { Reason::KubeletBusy } else { Reason::KubeletUnmet }
 }
 

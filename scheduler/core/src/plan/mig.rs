@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_model::{Gpu, GpuIndex, GpuSet, MigInstance, Placement, SlotMask, ZoneId};
+use berth_model::{Gpu, GpuIndex, GpuSet, MigInstance, Placement, ZoneId};
 
 use super::filtered;
 use crate::demand::Shape;
@@ -14,6 +14,7 @@ use crate::policy::Policy;
 use crate::unfit::Reason;
 use crate::view::{Hardware, NodeView};
 use crate::wish::Force;
+use crate::zone::Seat;
 
 /// One instance for a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,13 +29,19 @@ pub struct ChosenInstance {
     pub uuid: String,
 }
 
+impl ChosenInstance {
+    /// Whether it is this one.
+    pub(super) fn is_at(&self, seat: Seat) -> bool {
+        let at = |placement: Placement| (placement.start(), placement.size()) == (self.slot.start, self.slot.size);
+        self.index == seat.gpu && seat.placement.is_some_and(at)
+    }
+}
+
 /// Whether the node's GPU resource means MIG devices: it offers some, and no GPU of it could be given whole.
 ///
 /// Source: strategy `single` of github.com/NVIDIA/k8s-device-plugin, `internal/rm`. Checked: 2026-11-20.
 pub(super) fn is_single(view: &NodeView, hardware: &Hardware, policy: &Policy) -> bool {
-    let gpus = &hardware.topology.parts().gpus;
-    let is_cut = !gpus.is_empty() && gpus.iter().all(|gpu| gpu.mig_enabled == Some(true));
-    is_cut && view.offered_gpu_count(policy.gpu_resources()).is_some_and(|count| count > 0)
+    hardware.topology.is_all_cut() && view.offered_gpu_count(policy.gpu_resources()).is_some_and(|count| count > 0)
 }
 
 /// Whether the pod asks for MIG devices, by whatever name.
@@ -42,11 +49,18 @@ pub(super) fn is_asked(view: &NodeView, hardware: &Hardware, shape: &Shape, poli
     !shape.mig.is_empty() || (shape.gpu_count > 0 && is_single(view, hardware, policy))
 }
 
-/// Chooses all instances together, on GPUs within these.
+/// Where instances may be: on these GPUs, and where only some instances of them will do, among these.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Within<'a> {
+    pub(super) gpus: GpuSet,
+    pub(super) seats: Option<&'a BTreeSet<Seat>>,
+}
+
+/// Chooses all instances together.
 pub(super) fn instances(
     view: &NodeView,
     hardware: &Hardware,
-    within: GpuSet,
+    within: Within<'_>,
     shape: &Shape,
     policy: &Policy,
 ) -> Result<Vec<ChosenInstance>, Reason> {
@@ -61,14 +75,14 @@ pub(super) fn instances(
     if healthy.is_empty() {
         return Err(Reason::GpusUnhealthy);
     }
-    let mut among = filtered(hardware, shape, healthy, 1)?.and(within);
+    let mut among = filtered(hardware, shape, healthy, 1)?.and(within.gpus);
     if shape.rail == Force::Required {
         among = among.and(hardware.fabric.railed());
         if among.is_empty() {
             return Err(Reason::RailUnmet);
         }
     }
-    let cards = Cards { view, hardware, among };
+    let cards = Cards { view, hardware, among, seats: within.seats };
     for want in &wanted {
         let exist = cards.count(&want.profile, |_, _| true);
         let free = cards.count(&want.profile, |index, instance| !cards.is_taken(index, instance));
@@ -83,7 +97,7 @@ pub(super) fn instances(
     let in_one_zone = shape.zone == Force::Required;
     cards.best(&wanted, in_one_zone).ok_or_else(|| {
         let idle = NodeView { instances: Vec::new(), held: GpuSet::EMPTY, shared: Vec::new(), ..view.clone() };
-        match (in_one_zone, Cards { view: &idle, hardware, among }.best(&wanted, in_one_zone)) {
+        match (in_one_zone, Cards { view: &idle, ..cards }.best(&wanted, in_one_zone)) {
             (true, Some(_)) => Reason::ZoneBusy,
             (true, None) => Reason::ZoneUnmet,
             (false, _) => Reason::MigBusy,
@@ -127,10 +141,12 @@ fn unplanned(view: &NodeView, profile: &str) -> u32 {
 }
 
 /// The cards that instances are chosen of.
+#[derive(Clone, Copy)]
 struct Cards<'a> {
     view: &'a NodeView,
     hardware: &'a Hardware,
     among: GpuSet,
+    seats: Option<&'a BTreeSet<Seat>>,
 }
 
 /// An instance that a container can be given: the device plugin advertises those with one device only.
@@ -152,14 +168,8 @@ impl<'a> Cards<'a> {
             .unwrap_or(u32::MAX)
     }
 
-    /// Whether anybody holds any of its slots. What is held may be of another layout than the card has now.
     fn is_taken(&self, index: GpuIndex, instance: &MigInstance) -> bool {
-        let mask = instance.placement.mask();
-        let held = self.view.instances.iter().filter(|held| held.index == index);
-        let mut slots = held.filter_map(|held| SlotMask::span(held.slot.start, held.slot.size));
-        self.view.held.contains(index)
-            || self.view.shared_on(index).is_some()
-            || slots.any(|taken| !taken.is_disjoint(mask))
+        self.view.holds_slots(index, instance.placement.mask())
     }
 
     fn best(&self, wanted: &[Wanted], in_one_zone: bool) -> Option<Vec<ChosenInstance>> {
@@ -181,7 +191,11 @@ impl<'a> Cards<'a> {
         let mut offers: Vec<(GpuIndex, &Worth, Occupied, Existing)> = Vec::new();
         for gpu in gpus {
             let Some(worth) = self.hardware.worth(gpu.index) else { continue };
-            let free = gpu.detail.mig_instances.iter().filter(is_whole).filter(|i| !self.is_taken(gpu.index, i));
+            let is_in = |i: &&MigInstance| {
+                let seat = Seat { gpu: gpu.index, placement: Some(i.placement) };
+                self.seats.is_none_or(|seats| seats.contains(&seat)) && !self.is_taken(gpu.index, i)
+            };
+            let free = gpu.detail.mig_instances.iter().filter(is_whole).filter(is_in);
             let free: Existing = free.filter_map(|i| Some((worth.table().named(&i.profile)?, i.placement))).collect();
             offers.push((gpu.index, worth, occupied(self.view, gpu.index, worth), free));
         }
@@ -222,7 +236,7 @@ fn occupied(view: &NodeView, index: GpuIndex, worth: &Worth) -> Occupied {
 
 /// Free instances by profile, for explain.
 pub(super) fn free_by_profile(view: &NodeView, hardware: &Hardware) -> BTreeMap<String, (u32, u32)> {
-    let cards = Cards { view, hardware, among: hardware.topology.all_gpus() };
+    let cards = Cards { view, hardware, among: hardware.topology.all_gpus(), seats: None };
     let mut counts: BTreeMap<String, (u32, u32)> = BTreeMap::new();
     for gpu in cards.gpus().filter(|gpu| gpu.health.is_usable()) {
         for instance in gpu.detail.mig_instances.iter().filter(is_whole) {

@@ -8,21 +8,19 @@ use std::collections::BTreeMap;
 use berth_model::{CpuSet, MiB, NodeTopology, Zone, ZoneId};
 
 use super::mask::ZoneMask;
+use super::seat::{Seat, resources, seats};
 use super::site::{Device, Memory, Rules, Site, ZoneSite};
+use crate::policy::Resources;
 use crate::view::Compute;
 
 /// CPUs in thousandths.
 const MILLI: u64 = 1000;
 
 impl Site {
-    /// The site of a node on which no pod is, with its GPUs under every name of `gpu_resources`; `None` where the report does not tell the
-    /// kubelet's rules, or these leave the kubelet no say.
+    /// The site of a node on which no pod is, with its GPUs and MIG instances under all their names, at the positions of [`seats`]; `None`
+    /// where the report does not tell the kubelet's rules, or these leave the kubelet no say.
     #[must_use]
-    pub fn of_idle<'a>(
-        topology: &NodeTopology,
-        allocatable: Compute,
-        gpu_resources: impl Iterator<Item = &'a str>,
-    ) -> Option<Self> {
+    pub fn of_idle(topology: &NodeTopology, allocatable: Compute, names: &Resources) -> Option<Self> {
         let parts = topology.parts();
         let kubelet = parts.host.kubelet.as_ref()?;
         let rules = Rules::of(kubelet, parts.host.cpu.threads_per_core().unwrap_or(1));
@@ -34,13 +32,15 @@ impl Site {
         let sockets: Vec<CpuSet> = parts.host.cpu.sockets.iter().flat_map(|groups| groups.groups()).collect();
         let ids: Vec<ZoneId> = parts.zones.iter().map(|z| z.id).collect();
         let zones = parts.zones.iter().map(|zone| zone_site(zone, &ids, &reserved, kept, &sockets)).collect();
-        let usable = topology.usable_gpus();
-        let device = |gpu: &berth_model::Gpu| Device {
-            zones: gpu.zone.and_then(ZoneMask::single).unwrap_or_default(),
-            is_free: usable.contains(gpu.index),
+        let device = |seat: Seat| {
+            let gpu = parts.gpus.get(usize::from(seat.gpu.0));
+            let zones = gpu.and_then(|gpu| gpu.zone).and_then(ZoneMask::single).unwrap_or_default();
+            let is_cut = gpu.is_some_and(|gpu| gpu.mig_enabled == Some(true));
+            let is_healthy = gpu.is_some_and(|gpu| gpu.health.is_usable());
+            Device { zones, is_free: is_healthy && is_cut == seat.placement.is_some() }
         };
-        let gpus: Vec<Device> = parts.gpus.iter().map(device).collect();
-        let devices = gpu_resources.map(|name| (name.to_owned(), gpus.clone())).collect();
+        let listed = |name: &String| seats(topology, name, names).into_iter().map(device).collect();
+        let devices = resources(topology, names).into_iter().map(|name| (name.clone(), listed(&name))).collect();
         Some(Self { rules, zones, devices })
     }
 }

@@ -92,7 +92,8 @@ fn take_devices(
     choose: &mut dyn FnMut(&[usize], usize) -> Vec<usize>,
 ) -> Result<BTreeSet<usize>, Refusal> {
     let mut taken: BTreeSet<usize> = reuse.devices.get(name).into_iter().flatten().copied().take(count).collect();
-    let devices = site.devices.get_mut(name).ok_or(Refusal::Devices)?;
+    // Devices that no report lists are counted by kube-scheduler, and nobody knows where they are.
+    let Some(devices) = site.devices.get_mut(name) else { return Ok(BTreeSet::new()) };
     let free = |near: Option<bool>| -> Vec<usize> {
         let is_near = |zones: ZoneMask| hinted.is_some_and(|mask| !zones.and(mask).is_empty());
         let fits = devices.iter().enumerate().filter(|(_, d)| d.is_free && near.is_none_or(|n| n == is_near(d.zones)));

@@ -19,7 +19,7 @@ use crate::{Event, Index, NodeFacts, PlanNote, PodFacts, PodUid};
 const CARD: MiB = MiB(81_920);
 
 /// Four GPUs of 80 GiB, of which the last is under MIG: two halves.
-fn report(generation: u64) -> Event {
+pub(super) fn report(generation: u64) -> Event {
     let mig = KnownBoard::by_name("h100-80").unwrap().capability().unwrap();
     let mut parts = topology("a", generation, None).into_parts();
     for gpu in &mut parts.gpus {
@@ -37,13 +37,13 @@ fn report(generation: u64) -> Event {
     Event::Report(Box::new(NodeTopology::try_new(parts).unwrap()))
 }
 
-fn facts() -> Event {
+pub(super) fn facts() -> Event {
     let Event::Node(facts) = node("a") else { unreachable!() };
     let offered = [("nvidia.com/gpu".to_owned(), 40), ("nvidia.com/mig-3g.40gb".to_owned(), 2)].into();
     Event::Node(NodeFacts { offered, ..facts })
 }
 
-fn request(uid: &str, asked: &[(&str, u64)]) -> PodRequest {
+pub(super) fn request(uid: &str, asked: &[(&str, u64)]) -> PodRequest {
     let requests = asked.iter().map(|(name, n)| (format!("nvidia.com/{name}"), n.to_string())).collect();
     let container = ContainerRequest { name: "main".to_owned(), requests, ..ContainerRequest::default() };
     PodRequest { uid: uid.to_owned(), name: uid.to_owned(), containers: vec![container], ..PodRequest::default() }
@@ -172,7 +172,7 @@ fn one_instance_in_two_plans_is_one_and_the_other_counts() {
 }
 
 /// What a pod of the random run asks for.
-fn random_ask(draw: &mut Draw) -> Vec<(&'static str, u64)> {
+pub(super) fn random_ask(draw: &mut Draw) -> Vec<(&'static str, u64)> {
     match draw.below(8) {
         0 => vec![("gpu", 1 + draw.below(2))],
         1 => vec![("mig-3g.40gb", 1 + draw.below(2))],
@@ -230,4 +230,20 @@ fn random_places_and_frees_never_overfill_a_card_and_a_rebuilt_ledger_is_the_sam
         }
     }
     assert!(placed > 1000 && refused > 100, "{placed} placed, {refused} refused");
+}
+
+/// A bound pod of this uid with a plan, a word of the kubelet, both or none; the same uid may say more the next time.
+pub(super) fn random_bound(uid: &str, draw: &mut Draw) -> Event {
+    let ask = random_ask(draw);
+    let is_half = ask.iter().any(|(name, _)| *name == "mig-3g.40gb");
+    let start = if draw.below(2) == 0 { 0 } else { 4 };
+    let note = match draw.below(4) {
+        0 => PlanNote::Absent,
+        _ if is_half => half(start),
+        _ => share(u8::try_from(draw.below(3)).unwrap(), 1 + u32::try_from(draw.below(60)).unwrap(), 1024),
+    };
+    let given = format!("MIG-{start}");
+    let truth: &[(&str, &[&str])] =
+        if is_half && draw.below(3) == 0 { &[("mig-3g.40gb", &[given.as_str()])] } else { &[] };
+    bound(&request(uid, &ask), note, truth)
 }

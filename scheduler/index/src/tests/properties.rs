@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use berth_core::Policy;
 use berth_core::place::Afresh;
 use berth_core::plan::decide;
+use berth_core::unfit::Reason;
+use berth_core::{Demand, Policy};
 use berth_model::NodeName;
 
-use super::{bound, demand, name, node, pod, report, told, with};
+use super::{bound, demand, devices, name, node, pod, report, told, with};
 use crate::{Evaluator, Event, Index, PodUid, Verdict};
 
 /// A small deterministic generator: tests must replay from their seed.
@@ -100,6 +101,52 @@ fn a_ledger_rebuilt_from_a_list_equals_the_one_that_lived_through_the_events() {
             }
         }
     }
+}
+
+/// Events of a node one of whose GPUs MIG cuts: its pods ask for GPUs, shares and instances, with plans, words of the kubelet, and neither.
+fn random_device_event(draw: &mut Draw, generation: u64, live: &mut Vec<String>) -> Event {
+    match draw.below(12) {
+        0 => devices::facts(),
+        1..=2 => devices::report(generation),
+        3 => Event::Agent { node: name("a"), is_there: draw.below(3) > 0 },
+        4 => Event::ReportGone(name("a")),
+        5..=7 if !live.is_empty() && live.len() < 4 => {
+            // It says more, or less, than before.
+            let at = usize::try_from(draw.below(u64::try_from(live.len()).unwrap())).unwrap();
+            devices::random_bound(&live[at], draw)
+        }
+        _ if draw.below(4) < u64::try_from(live.len()).unwrap() => {
+            let at = usize::try_from(draw.below(u64::try_from(live.len()).unwrap())).unwrap();
+            Event::PodGone(PodUid::new(&live.swap_remove(at)))
+        }
+        _ => {
+            live.push(format!("d{generation}"));
+            devices::random_bound(&format!("d{generation}"), draw)
+        }
+    }
+}
+
+#[test]
+fn cached_verdicts_equal_fresh_ones_with_shares_and_instances_in_the_mix() {
+    let index = with([devices::facts(), devices::report(1)]);
+    let (evaluator, policy, mut draw) = (Evaluator::default(), Arc::new(Policy::default()), Draw(23));
+    let (mut fits, mut busy, mut live) = (0, 0, Vec::new());
+    for step in 0..6000 {
+        index.apply(random_device_event(&mut draw, step + 2, &mut live));
+        let snapshot = index.snapshot();
+        let shape = Demand::parse(&devices::request("q", &devices::random_ask(&mut draw)), &policy).unwrap().shape;
+        let cached = evaluator.verdicts(&snapshot, &[snapshot.position("a")], &shape, &policy);
+        let fresh = snapshot.node("a").filter(|s| s.exists).map(|slot| {
+            match decide(&slot.view, &shape, &policy, &mut Afresh) {
+                Ok(fit) => Verdict::Fit(fit.score),
+                Err(reason) => Verdict::Unfit(reason),
+            }
+        });
+        assert_eq!(cached, [fresh], "step {step}");
+        fits += u32::from(matches!(fresh, Some(Verdict::Fit(_))));
+        busy += u32::from(matches!(fresh, Some(Verdict::Unfit(Reason::MigBusy))));
+    }
+    assert!(fits > 500 && busy > 50, "{fits} fit, {busy} find no free instance: too one-sided to show much");
 }
 
 #[test]

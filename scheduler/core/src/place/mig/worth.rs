@@ -81,6 +81,12 @@ impl Worth {
         self.best.get(row.checked_add(profile.at())?).copied().flatten()
     }
 
+    /// How good it is to bring a card from one state to the next; `None` for what the card cannot be.
+    #[must_use]
+    pub fn gain(&self, before: &Occupied, after: &Occupied) -> Option<i64> {
+        self.score(LayoutKey::of(before), LayoutKey::of(after))
+    }
+
     /// How good it is to take a card from one state to the next: worth lost, fuller cards first. The one rule for one instance and many.
     pub(super) fn score(&self, before: LayoutKey, after: LayoutKey) -> Option<i64> {
         let free = i64::from(before.free(self.table.slots()));

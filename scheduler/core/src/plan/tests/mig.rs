@@ -1,5 +1,7 @@
 //! Claims about MIG instances.
 
+mod oracle;
+
 use super::*;
 use crate::device::{Extent, MigSlot};
 use crate::testing::cut;

@@ -71,7 +71,7 @@ impl State {
     pub(crate) fn session(&mut self) -> Option<&Session> {
         let session = self.session.as_mut()?;
         session.refresh();
-        Some(session)
+        Some(&*session).filter(|session| session.faults.reloads == session.begun_after)
     }
 
     /// Reads the faults, changed or not.
@@ -108,6 +108,8 @@ pub(crate) struct Session {
     faults_text: String,
     faults: Faults,
     answers: NvmlFacts,
+    /// Reloads of the driver before this session.
+    begun_after: u64,
 }
 
 impl Session {
@@ -127,8 +129,10 @@ impl Session {
         let answers = nvml::answers(&machine, &salt, &faults);
         // Before the file is read, so that no change falls in between.
         let changes = Changes::near(&faults_path);
-        let mut session = Self { machine, salt, faults_path, changes, faults_text: String::new(), faults, answers };
+        let faults_text = String::new();
+        let mut session = Self { machine, salt, faults_path, changes, faults_text, faults, answers, begun_after: 0 };
         session.read_faults();
+        session.begun_after = session.faults.reloads;
         Ok(session)
     }
 

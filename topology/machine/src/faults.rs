@@ -29,6 +29,8 @@ pub struct Faults {
     pub symbols_absent: BTreeSet<String>,
     /// NVML calls that answer "unknown error", whatever they are asked about.
     pub calls_failing: BTreeSet<String>,
+    /// How often the driver was loaded anew: sessions of before answer "uninitialized".
+    pub reloads: u64,
     /// Why the library does not start.
     pub driver: Option<DriverFault>,
 }
@@ -92,7 +94,7 @@ impl Faults {
         if spec.api_version != Self::API_VERSION {
             return refuse("apiVersion", format!("{:?}, {:?} is right", spec.api_version, Self::API_VERSION));
         }
-        let mut faults = Self { driver: spec.driver.map(DriverFault::from), ..Self::default() };
+        let mut faults = Self { driver: spec.driver.map(DriverFault::from), reloads: spec.reloads, ..Self::default() };
         let kinds = [
             ("lost", spec.lost, GpuFault::Lost),
             ("resetRequired", spec.reset_required, GpuFault::ResetRequired),

@@ -88,6 +88,7 @@
 //! portsDown: [mlx5_0]
 //! symbolsAbsent: [nvmlDeviceGetNvLinkRemoteDeviceType]
 //! callsFailing: [nvmlDeviceGetSerial]   # "unknown error", whatever they are asked about
+//! reloads: 1                    # the driver was loaded anew so often; sessions of before answer "uninitialized"
 //! driver: notLoaded             # or libraryNotFound, versionMismatch, hangs; nothing for a driver that works
 //! "#, &machine)?;
 //! # assert_eq!((faults.gpus.len(), faults.unlisted.len(), faults.ports_down.len()), (4, 1, 1));

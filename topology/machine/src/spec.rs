@@ -192,6 +192,8 @@ pub(crate) struct FaultsSpec {
     pub(crate) symbols_absent: Vec<String>,
     #[serde(default)]
     pub(crate) calls_failing: Vec<String>,
+    #[serde(default)]
+    pub(crate) reloads: u64,
     pub(crate) driver: Option<DriverFaultSpec>,
 }
 

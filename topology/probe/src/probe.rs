@@ -217,6 +217,10 @@ mod session {
             }
             let is_new_session = self.marks.wants_new_session();
             if is_new_session {
+                // The events may be first to tell that the driver was loaded anew, which is no reading's to find then.
+                if self.nvml.glance() == nvml::Glance::Broken {
+                    self.marks.forget();
+                }
                 self.nvml.close();
             }
             is_new_session || !self.events.is_empty()

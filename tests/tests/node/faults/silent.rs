@@ -106,6 +106,27 @@ fn a_gpu_that_is_lost_without_an_event_keeps_its_name_and_the_others_their_links
 }
 
 #[test]
+fn a_driver_that_was_loaded_anew_is_asked_anew_and_tells_its_events() -> Result<()> {
+    on_agent_only(async |site| {
+        let mut stage = Stage::new(site, "100ms", &[]).await?;
+        let opened =
+            |stage: &Stage| Ok::<_, anyhow::Error>(stage.node.nvml_calls()?.get("nvmlInit_v2").copied().unwrap_or(0));
+        let before = opened(&stage)?;
+        // GPU 2 has an Xid against it, of which the driver knows nothing any more.
+        stage.node.set_faults("events: [{id: 1, gpu: 2, xid: 48}]")?;
+        stage.when_sick(2).await?;
+        stage.node.set_faults("events: [{id: 1, gpu: 2, xid: 48}]\nreloads: 1")?;
+        stage.when_healed().await?;
+        assert_eq!(opened(&stage)?, before + 1, "once");
+        stage.node.set_faults("events: [{id: 2, gpu: 6, xid: 48}]\nreloads: 1")?;
+        let (health, rest) = stage.when_sick(6).await?;
+        let expected = (unhealthy("Xid 48: double-bit ECC error"), facts(stage.whole.clone()));
+        assert_eq!((health, facts(rest)), expected);
+        Ok(())
+    })
+}
+
+#[test]
 fn a_driver_that_does_not_count_its_gpus_costs_them_and_nothing_else() -> Result<()> {
     on_agent_only(async |site| {
         let mut stage = Stage::new(site, "100ms", &[]).await?;

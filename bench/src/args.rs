@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Mig(MigArgs),
     /// Jobs of whole GPUs come and go: how many get a set as good as the machine has, by kind of machine and policy.
     Sets(SetsArgs),
+    /// A fill through the real HTTP path and a model of kube-scheduler, beside the same fill in process.
+    Wire(WireArgs),
 }
 
 /// Which trace, which policy, which draws.
@@ -73,6 +75,26 @@ pub(crate) struct SetsArgs {
     /// Seeds, one run each.
     #[arg(long, value_delimiter = ',', default_value = "42,43,44")]
     pub(crate) seed: Vec<u64>,
+}
+
+/// How large the `wire` run is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct WireArgs {
+    /// Node list of a trace: columns `cpu_milli,memory_mib,gpu,model` among others.
+    #[arg(long)]
+    pub(crate) nodes: PathBuf,
+
+    /// Pod list of a trace.
+    #[arg(long)]
+    pub(crate) pods: PathBuf,
+
+    /// GPUs asked for, in multiples of those installed.
+    #[arg(long, default_value_t = 1.3)]
+    pub(crate) demand: f64,
+
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 42)]
+    pub(crate) seed: u64,
 }
 
 fn policies() -> Vec<&'static str> {

@@ -13,6 +13,7 @@ mod sample;
 mod scheduler;
 mod serve;
 mod sets;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ fn run(args: &Args) -> Result<String> {
         Command::Pack(args) => Line::of("pack", pack::pack(args)?).text(),
         Command::Mig(args) => Line::of("mig", mig::run(args)?).text(),
         Command::Churn(args) => Line::of("churn", pack::churned(args)?).text(),
+        Command::Wire(args) => Line::of("wire", wire::run(args)?).text(),
         Command::Sets(args) => Line::of("sets", sets::run(args)?).text(),
     }
 }

@@ -10,7 +10,7 @@ mod cluster;
 mod echo;
 mod events;
 mod pod;
-mod stage;
+pub(crate) mod stage;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};

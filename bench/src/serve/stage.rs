@@ -179,7 +179,7 @@ impl Stage {
 }
 
 /// Serves on a free port of loopback, with one thread.
-fn start<R: Respond>(respond: R) -> Result<(Runtime, SocketAddr)> {
+pub(crate) fn start<R: Respond>(respond: R) -> Result<(Runtime, SocketAddr)> {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let address = runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("no free port on 127.0.0.1")?;

@@ -61,6 +61,12 @@ impl Berth {
         Ok(Self { policy: policy.expecting(&counts), models: trace.models.clone(), idle })
     }
 
+    /// The policy, with what it expects.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     fn view(&self, host: &Host) -> Option<NodeView> {
         let mut view = self.idle.get(&(host.capacity.model, host.capacity.gpu_count))?.clone();
         view.allocatable = compute(host.capacity.cpu_milli, host.capacity.memory_mib);
@@ -128,11 +134,15 @@ fn compute(cpu_milli: i64, memory_mib: i64) -> Compute {
     Compute { cpu_milli: u64::try_from(cpu_milli).unwrap_or(0), memory: MiB(u64::try_from(memory_mib).unwrap_or(0)) }
 }
 
-fn idle_node(model: &str, gpu_count: usize) -> Result<NodeView> {
+/// What an agent would report of a host of the trace, which knows no links and no zones.
+///
+/// # Errors
+/// More GPUs than the model can hold.
+pub fn report(node: &NodeName, model: &str, gpu_count: usize) -> Result<NodeTopology> {
     let gpu = |index: u8| -> Result<Gpu> {
         Ok(Gpu {
             index: GpuIndex(index),
-            uuid: GpuUuid::parse(&format!("GPU-{index}"))?,
+            uuid: GpuUuid::parse(&format!("GPU-{node}-{index}"))?,
             pci: PciAddress { domain: 0, bus: index, device: 0, function: 0 },
             product: model.to_owned(),
             memory: None,
@@ -145,8 +155,8 @@ fn idle_node(model: &str, gpu_count: usize) -> Result<NodeView> {
             detail: GpuDetail::default(),
         })
     };
-    let topology = NodeTopology::try_new(Parts {
-        node: NodeName::parse("host")?,
+    Ok(NodeTopology::try_new(Parts {
+        node: node.clone(),
         boot_id: BootId::parse("boot")?,
         generation: Generation(1),
         driver: Driver::Loaded("0".into()),
@@ -157,7 +167,11 @@ fn idle_node(model: &str, gpu_count: usize) -> Result<NodeView> {
         host: berth_model::Host::default(),
         drifts: Vec::new(),
         findings: Vec::new(),
-    })?;
+    })?)
+}
+
+fn idle_node(model: &str, gpu_count: usize) -> Result<NodeView> {
+    let topology = report(&NodeName::parse("host")?, model, gpu_count)?;
     Ok(NodeView {
         name: topology.parts().node.clone(),
         hardware: Some(Hardware::of(Arc::new(topology))),

@@ -1,5 +1,6 @@
 //! Claims about the one decision path.
 
+mod examples;
 mod kubelet;
 mod left;
 mod mig;

@@ -1,7 +1,7 @@
 //! Floors on the synthetic trace, and that the view of a host says what the host is.
 
 use super::*;
-use crate::openb::arrive::fill;
+use crate::openb::arrive::{churn, fill};
 use crate::openb::peers::{self, Peer};
 use crate::openb::replay::replay;
 use crate::openb::synthetic;
@@ -18,6 +18,18 @@ fn berth_leaves_fewer_gpus_idle_than_fgd() {
         gain += berth.allocated - fgd.allocated;
     }
     assert!(gain / 4.0 > 0.004, "mean gain {gain}");
+}
+
+#[test]
+fn berth_loses_less_than_best_fit_when_pods_come_and_go_at_full_load() {
+    let (mut berth, mut best_fit) = (0.0, 0.0);
+    for seed in 1..=4 {
+        let trace = synthetic::trace(seed);
+        let arrivals = churn(&trace, 1.0, 8000, seed);
+        berth += replay(&trace, &arrivals, &mut Berth::of(&trace, Policy::default()).unwrap()).late_loss;
+        best_fit += replay(&trace, &arrivals, &mut *peers::judge(Peer::BestFit, &trace, seed)).late_loss;
+    }
+    assert!(berth <= 0.92 * best_fit, "{berth} of {best_fit}");
 }
 
 #[test]

@@ -137,7 +137,10 @@ pub fn decide(view: &NodeView, shape: &Shape, policy: &Policy, chooser: &mut dyn
     let left = Left::of(view, hardware, shape, class, policy);
     let chosen = devices(view, hardware, shape, policy, left.as_ref(), chooser)?;
     let parts = score_parts(view, shape, class, Some((&hardware.fabric, &chosen)), policy);
-    let parts = left.map_or(parts, |left| left.instead(view, parts, &chosen, class.weights.left));
+    let parts = match left {
+        Some(left) => left.instead(view, parts, &chosen, class.weights.left),
+        None => left::of_instances(view, hardware, class, &chosen, parts),
+    };
     Ok(Fit { chosen: Some(chosen), score: Score { is_trusted, value: weighted(&parts) }, parts })
 }
 

@@ -111,6 +111,28 @@ impl<'a> Left<'a> {
     }
 }
 
+/// The parts of a score of a pod that gets MIG instances and nothing else: the cards' own tables say what they lose, and nothing else of
+/// the node matters. The same rule chooses among the cards of one node.
+pub(super) fn of_instances(
+    view: &NodeView,
+    hardware: &Hardware,
+    class: &Class,
+    chosen: &Chosen,
+    mut parts: [Part; 6],
+) -> [Part; 6] {
+    let is_out = class.weights.left == 0 || class.placement == Placement::Spread || !chosen.gpus().is_empty();
+    let gain = if is_out { None } else { super::mig::gain(view, hardware, &chosen.instances) };
+    let Some(gain) = gain else { return parts };
+    for part in &mut parts {
+        match part.name {
+            "gpu" | "cpu" | "memory" | "kept" => part.weight = 0,
+            "left" => (part.value, part.weight) = (Ppm(gain), class.weights.left),
+            _ => {}
+        }
+    }
+    parts
+}
+
 fn count_of(chosen: &Chosen) -> usize {
     usize::try_from(chosen.whole.gpu_count()).unwrap_or(usize::MAX)
 }

@@ -223,6 +223,31 @@ impl<'a> Cards<'a> {
     }
 }
 
+/// An instance that costs nothing and is on an empty card has this much; one that ruins a card for all others has about a quarter of it.
+const NO_LOSS_PPM: i64 = 750_000;
+
+/// How good it is for the cards to give these instances, per instance: between 0 and a million, the higher the less is lost. `None`
+/// without instances, or where a card cannot be what it would become.
+pub(super) fn gain(view: &NodeView, hardware: &Hardware, chosen: &[ChosenInstance]) -> Option<u32> {
+    let cards: GpuSet = chosen.iter().map(|instance| instance.index).collect();
+    let mut sum = 0_i64;
+    for index in cards.iter() {
+        let worth = hardware.worth(index)?;
+        let table = worth.table();
+        let before = occupied(view, index, worth);
+        let mut after = before;
+        for ChosenInstance { slot, .. } in chosen.iter().filter(|instance| instance.index == index) {
+            let profile = table.named(&slot.profile)?;
+            after = after.with_existing(profile, table.placement(profile, slot.start, slot.size)?)?;
+        }
+        sum = sum.saturating_add(worth.gain(&before, &after)?);
+    }
+    let count = i64::try_from(chosen.len()).ok().filter(|count| *count > 0)?;
+    // Pods of one shape get equally many, so that the mean orders nodes as the sum does.
+    let ppm = NO_LOSS_PPM.saturating_add(sum.checked_div(count.saturating_mul(2))?);
+    u32::try_from(ppm.clamp(0, 1_000_000)).ok()
+}
+
 /// What pods hold of a card; what the card does not offer any more is left out.
 fn occupied(view: &NodeView, index: GpuIndex, worth: &Worth) -> Occupied {
     let table = worth.table();

@@ -203,3 +203,22 @@ fn a_card_without_known_placements_or_health_gives_no_instance_and_costs_no_othe
         assert_eq!(dealt(&view, &two), Err(Reason::MigUnmet));
     }
 }
+
+#[test]
+fn the_node_of_an_instance_is_the_one_whose_card_loses_least_however_full_it_is() {
+    let one = pod(&[&[("mig-1g.10gb", 1)]], &[]);
+    let busy = NodeView { held: GpuSet::first(6), ..cut(6, &BALANCED) };
+    let begun = NodeView { instances: held(6..7, "1g.10gb", 0, 1), ..cut(6, &BALANCED) };
+    let score = |view: &NodeView, policy: &Policy| decide(view, &one.shape, policy, &mut Afresh).unwrap().score;
+    let policy = Policy::default();
+    assert!(score(&begun, &policy) > score(&busy, &policy), "a card that is used already before an idle one");
+    let by_use = crate::policy::parse(
+        "apiVersion: config.berth.dev/v1alpha1\nkind: Policy\nclasses:\n  default:\n    weights: {left: 0}\n",
+    )
+    .unwrap();
+    assert!(score(&busy, &by_use) > score(&begun, &by_use));
+    // A slot that only the largest profiles need costs more than one beside instances of the same size.
+    let torn = NodeView { instances: held(6..8, "3g.40gb", 4, 4), ..cut(6, &BALANCED) };
+    assert!(score(&begun, &policy) >= score(&torn, &policy));
+    assert!(score(&torn, &policy) > score(&busy, &policy));
+}

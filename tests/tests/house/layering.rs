@@ -14,7 +14,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("berth-core", &["berth-model"]),
     ("berth-index", &["berth-model", "berth-core"]),
     ("berth-scheduler", &["berth-model", "berth-machine", "berth-probe", "berth-proto", "berth-core", "berth-index"]),
-    ("berth-agent", &["berth-model", "berth-probe", "berth-proto"]),
+    ("berth-agent", &["berth-model", "berth-probe", "berth-proto", "berth-core"]),
     ("berth-cli", &["berth-model", "berth-machine", "berth-probe", "berth-proto", "berth-core", "berth-index"]),
     ("berth-fake-nvml", &["berth-model", "berth-machine", "berth-probe"]),
     ("berth-pack", &["berth-model", "berth-core", "berth-index"]),

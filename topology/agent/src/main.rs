@@ -4,8 +4,12 @@ mod admin;
 mod args;
 mod hardware;
 mod holders;
+#[allow(dead_code, reason = "the device plugin asks for leases, and who steers them reads them")]
+mod lease;
 mod metrics;
 mod news;
+#[allow(dead_code, reason = "read by who steers leases")]
+mod pods;
 mod publish;
 mod readiness;
 mod report;

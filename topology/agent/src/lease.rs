@@ -1,0 +1,160 @@
+//! CDI leases: what an Allocate answer names, and who has it. A lease is a device name that was never used before; its CDI spec does not
+//! exist until it is known which pod holds it, so a container without a plan does not start. Asks nobody; who steers asks.
+
+mod folder;
+mod record;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use berth_model::Drift;
+use tokio::sync::Notify;
+
+use folder::Folder;
+use record::{Lease, LeaseName};
+
+/// Vendor and class of our CDI devices.
+const KIND: &str = "berth.dev/gpu";
+
+/// Most leases of a node: 16 GPUs of seven instances, each with plain init containers before it, are a tenth of it.
+const LEASES_MAX: usize = 4096;
+
+/// Most ids of one lease.
+const IDS_MAX: usize = Drift::DEVICES_MAX;
+
+/// Longest resource name: a DNS name of 253 bytes, a slash and a name of 63 bytes.
+const RESOURCE_BYTES_MAX: usize = 317;
+
+/// Longest device id: `GPU-` or `MIG-` with a UUID is 40 bytes, the older form of an instance has two numbers behind it.
+const ID_BYTES_MAX: usize = 128;
+
+/// Where the kernel gives random bytes.
+const RANDOM: &str = "/dev/urandom";
+
+/// Why a lease was not given, or the leases not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LeaseError {
+    /// The state folder does not work.
+    #[error("{}: the folder of leases must be readable and writable", .path.display())]
+    Folder {
+        /// The folder, or the file in it.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        cause: io::Error,
+    },
+    /// What the kubelet asked for is nothing that it asks for.
+    #[error("{0}")]
+    Asked(String),
+    /// More than any node has.
+    #[error("{LEASES_MAX} leases are live, and no node holds more")]
+    Full,
+    /// No random name.
+    #[error("{RANDOM} must give the bytes of a new name")]
+    Random(#[source] io::Error),
+}
+
+/// A qualified CDI device name, `berth.dev/gpu=lease-<32 hexadecimal digits>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CdiName(String);
+
+impl CdiName {
+    fn of(lease: &LeaseName) -> Self {
+        Self(format!("{KIND}={lease}"))
+    }
+
+    /// The name as Allocate answers it.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CdiName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The leases of this node, in memory and in the state folder.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    folder: Folder,
+    known: Mutex<Known>,
+    /// Told at every grant.
+    granted: Notify,
+}
+
+#[derive(Debug)]
+struct Known {
+    leases: BTreeMap<LeaseName, Lease>,
+    /// Sequence number of the next lease.
+    next: u64,
+}
+
+impl Leases {
+    /// Reads what an earlier agent left in `folder`, which is made where there is none. A file that cannot be read loses itself only.
+    ///
+    /// # Errors
+    /// [`LeaseError::Folder`].
+    pub(crate) fn open(folder: &Path) -> Result<Self, LeaseError> {
+        let folder = Folder::open(folder)?;
+        let leases: BTreeMap<_, _> = folder.read()?.into_iter().map(|lease| (lease.name.clone(), lease)).collect();
+        let next = leases.values().map(|lease| lease.sequence).max().map_or(0, |last| last.saturating_add(1));
+        Ok(Self { folder, known: Mutex::new(Known { leases, next }), granted: Notify::new() })
+    }
+
+    /// A new lease on what the kubelet gave, pending until it is known to whom; returns once it is on disk.
+    ///
+    /// # Errors
+    /// [`LeaseError`]: nothing was given, and an Allocate without it must fail.
+    pub(crate) fn grant(&self, resource: &str, ids: &[String]) -> Result<CdiName, LeaseError> {
+        check(resource, ids)?;
+        let name = LeaseName::new(random()?);
+        let mut ids = ids.to_vec();
+        ids.sort();
+        let mut known = self.known();
+        if known.leases.len() >= LEASES_MAX {
+            return Err(LeaseError::Full);
+        }
+        let lease = Lease { name, sequence: known.next, resource: resource.to_owned(), ids, holder: None };
+        // Under the lock, so that whoever looks at the leases sees none that a crash would lose.
+        self.folder.write(&lease)?;
+        known.next = known.next.saturating_add(1);
+        let cdi = CdiName::of(&lease.name);
+        known.leases.insert(lease.name.clone(), lease);
+        drop(known);
+        self.granted.notify_one();
+        Ok(cdi)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Each change is one insertion or removal after the write, so a panic under the lock left whole values.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn check(resource: &str, ids: &[String]) -> Result<(), LeaseError> {
+    let wrong = |problem: String| Err(LeaseError::Asked(problem));
+    if resource.is_empty() || resource.len() > RESOURCE_BYTES_MAX {
+        return wrong(format!("resource name of {} bytes, 1 to {RESOURCE_BYTES_MAX} are right", resource.len()));
+    }
+    if ids.is_empty() || ids.len() > IDS_MAX {
+        return wrong(format!("{} device ids, 1 to {IDS_MAX} are right", ids.len()));
+    }
+    match ids.iter().find(|id| id.is_empty() || id.len() > ID_BYTES_MAX) {
+        Some(id) => wrong(format!("device id of {} bytes, 1 to {ID_BYTES_MAX} are right", id.len())),
+        None => Ok(()),
+    }
+}
+
+fn random() -> Result<[u8; 16], LeaseError> {
+    let mut bytes = [0; 16];
+    std::fs::File::open(RANDOM).and_then(|mut file| file.read_exact(&mut bytes)).map_err(LeaseError::Random)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -72,7 +72,7 @@ impl Holders {
 
     /// Asks for ever.
     pub(crate) async fn run(mut self) -> Infallible {
-        let mut client = PodResourcesListerClient::new(channel(&self.socket)).max_decoding_message_size(LIST_BYTES_MAX);
+        let mut client = lister(&self.socket);
         loop {
             match self.look(&mut client).await {
                 Ok(drifts) => {
@@ -139,8 +139,13 @@ impl Holders {
     }
 }
 
+/// A client of the PodResources service on a socket.
+pub(crate) fn lister(socket: &Path) -> PodResourcesListerClient<Channel> {
+    PodResourcesListerClient::new(channel(socket)).max_decoding_message_size(LIST_BYTES_MAX)
+}
+
 /// What a person can act on: tonic's own words for a socket that is not there are `transport error`.
-fn reason(status: &tonic::Status) -> String {
+pub(crate) fn reason(status: &tonic::Status) -> String {
     let mut causes: BTreeSet<String> = BTreeSet::new();
     let mut text = status.message().to_owned();
     let mut cause = std::error::Error::source(status);

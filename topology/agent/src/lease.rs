@@ -1,8 +1,19 @@
 //! CDI leases: what an Allocate answer names, and who has it. A lease is a device name that was never used before; its CDI spec does not
 //! exist until it is known which pod holds it, so a container without a plan does not start. Asks nobody; who steers asks.
 
+mod book;
+mod cards;
+mod edits;
 mod folder;
+mod listing;
+mod pace;
 mod record;
+mod running;
+mod spec;
+mod steer;
+#[cfg(test)]
+mod testing;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,9 +23,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use berth_model::Drift;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use book::Book;
+pub(crate) use cards::Cards;
 use folder::Folder;
-use record::{Lease, LeaseName};
+use record::{Holder, Lease, LeaseName};
+#[allow(unused_imports, reason = "started with the device plugin")]
+pub(crate) use steer::{Places, Steering};
 
 /// Vendor and class of our CDI devices.
 const KIND: &str = "berth.dev/gpu";
@@ -89,9 +105,11 @@ pub(crate) struct Leases {
 
 #[derive(Debug)]
 struct Known {
-    leases: BTreeMap<LeaseName, Lease>,
+    leases: Book,
     /// Sequence number of the next lease.
     next: u64,
+    /// When those pending were given, as far as this process gave them.
+    given_at: BTreeMap<LeaseName, Instant>,
 }
 
 impl Leases {
@@ -101,9 +119,13 @@ impl Leases {
     /// [`LeaseError::Folder`].
     pub(crate) fn open(folder: &Path) -> Result<Self, LeaseError> {
         let folder = Folder::open(folder)?;
-        let leases: BTreeMap<_, _> = folder.read()?.into_iter().map(|lease| (lease.name.clone(), lease)).collect();
+        let leases: Book = folder.read()?.into_iter().map(|lease| (lease.name.clone(), lease)).collect();
         let next = leases.values().map(|lease| lease.sequence).max().map_or(0, |last| last.saturating_add(1));
-        Ok(Self { folder, known: Mutex::new(Known { leases, next }), granted: Notify::new() })
+        Ok(Self {
+            folder,
+            known: Mutex::new(Known { leases, next, given_at: BTreeMap::new() }),
+            granted: Notify::new(),
+        })
     }
 
     /// A new lease on what the kubelet gave, pending until it is known to whom; returns once it is on disk.
@@ -124,10 +146,40 @@ impl Leases {
         self.folder.write(&lease)?;
         known.next = known.next.saturating_add(1);
         let cdi = CdiName::of(&lease.name);
+        known.given_at.insert(lease.name.clone(), Instant::now());
         known.leases.insert(lease.name.clone(), lease);
         drop(known);
         self.granted.notify_one();
         Ok(cdi)
+    }
+
+    /// The leases now, and the sequence number of the next one.
+    fn book(&self) -> (Book, u64) {
+        let known = self.known();
+        (known.leases.clone(), known.next)
+    }
+
+    /// Gives a pending lease to its holder, on disk when this returns; says when it was granted, where this process knows.
+    fn hold(&self, name: &LeaseName, holder: Holder) -> Result<Option<Instant>, LeaseError> {
+        let mut known = self.known();
+        let Some(lease) = known.leases.get(name) else { return Ok(None) };
+        let lease = Lease { holder: Some(holder), ..lease.clone() };
+        self.folder.write(&lease)?;
+        known.leases.insert(name.clone(), lease);
+        Ok(known.given_at.remove(name))
+    }
+
+    /// Ends a lease.
+    fn release(&self, name: &LeaseName) {
+        let mut known = self.known();
+        self.folder.remove(name);
+        known.leases.remove(name);
+        known.given_at.remove(name);
+    }
+
+    /// Waits for a grant.
+    async fn granted(&self) {
+        self.granted.notified().await;
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

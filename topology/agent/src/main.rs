@@ -8,7 +8,7 @@ mod holders;
 mod lease;
 mod metrics;
 mod news;
-#[allow(dead_code, reason = "read by who steers leases")]
+#[allow(dead_code, reason = "the device plugin and the steering of leases read them")]
 mod pods;
 mod publish;
 mod readiness;

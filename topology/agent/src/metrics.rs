@@ -1,5 +1,7 @@
 //! The agent's numbers. Labels are closed words; no node name and no UUID is one.
 
+mod lease;
+
 use std::time::Duration;
 
 use berth_model::{Driver, NodeTopology};
@@ -14,6 +16,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::report::{Summary, VERSION};
+
+use lease::LeaseMetrics;
 
 /// A probe of a CPU node takes a millisecond, the first one of eight sleeping GPUs many seconds.
 const DURATION_BUCKETS: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
@@ -47,6 +51,8 @@ pub(crate) struct Metrics {
     streams: Gauge,
     stream_reports: Family<ResultLabel, Counter>,
     holders: Family<ResultLabel, Counter>,
+    /// Those of leases.
+    pub(crate) lease: LeaseMetrics,
 }
 
 impl Metrics {
@@ -80,6 +86,7 @@ impl Metrics {
         let holders = Family::<ResultLabel, Counter>::default();
         let text = "Looks at who holds which devices by result: ok, failed";
         registry.register("holders", text, holders.clone());
+        let lease = LeaseMetrics::new(&mut registry);
         for result in ["accepted", "refused"] {
             stream_reports.get_or_create(&ResultLabel { result }).inc_by(0);
         }
@@ -106,6 +113,7 @@ impl Metrics {
             streams,
             stream_reports,
             holders,
+            lease,
         }
     }
 
@@ -188,6 +196,10 @@ mod tests {
             "berth_agent_gpu_events_total{kind=\"xid\"} 1",
             "berth_agent_gpu_events_total{kind=\"failed\"} 0",
             "berth_agent_holders_total{result=\"failed\"} 0",
+            "berth_agent_leases{state=\"pending\"} 0",
+            "berth_agent_leased_total{result=\"permuted\"} 0",
+            "berth_agent_lease_duration_seconds_count 0",
+            "berth_agent_lease_refusals{reason=\"no-plan\"} 0",
             "berth_agent_generation 0",
             "berth_agent_nvml_up 0",
             "berth_agent_streams 0",

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::holders::{self, Instances};
+use crate::lease::Cards;
 use crate::report;
 
 /// The report in force, and what it was made from.
@@ -78,6 +79,11 @@ impl Statement {
     /// The instances of the last reading.
     pub(crate) fn instances(&self) -> Instances {
         self.known().read.as_ref().map(holders::instances).unwrap_or_default()
+    }
+
+    /// The cards of the last reading; `None` before the first one.
+    pub(crate) fn cards(&self) -> Option<Cards> {
+        self.known().read.as_ref().map(|read| Cards::of(&read.parts().gpus))
     }
 
     /// Remembers what the object says; `None` when there is no object, or it was forgotten.

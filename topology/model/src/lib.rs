@@ -30,6 +30,7 @@ pub mod nic;
 pub mod nic_set;
 pub mod node;
 pub mod pcie;
+pub mod refusal;
 pub mod set;
 pub mod virt;
 pub mod zone;
@@ -47,6 +48,7 @@ pub use nic::{Bond, LinkLayer, Nic, NicFunction, PortState, Sriov, VirtualFuncti
 pub use nic_set::NicSet;
 pub use node::{Driver, DriverVersions, Finding, NodeTopology, Parts, TopologyError};
 pub use pcie::{PciAddress, PciPath};
+pub use refusal::{Refusal, RefusalReason};
 pub use set::GpuSet;
 pub use virt::{IommuGroup, VfioGpu, VgpuCarrier, VgpuHosts};
 pub use zone::{HugePages, Zone};

@@ -69,6 +69,11 @@ impl Folder {
         replace(&path, &json, FILE_MODE).map_err(|cause| failed(&path, cause))
     }
 
+    /// Takes a lease away.
+    pub(super) fn remove(&self, name: &LeaseName) {
+        forget(&self.path_of(name));
+    }
+
     fn path_of(&self, name: &LeaseName) -> PathBuf {
         self.path.join(format!("{name}{SUFFIX}"))
     }

@@ -22,6 +22,9 @@ const DIGITS: usize = 32;
 pub(crate) struct LeaseName(String);
 
 impl LeaseName {
+    /// Length of a name.
+    pub(super) const BYTES: usize = PREFIX.len() + DIGITS;
+
     /// The name made of 16 random bytes.
     pub(super) fn new(random: [u8; 16]) -> Self {
         Self(format!("{PREFIX}{:032x}", u128::from_be_bytes(random)))

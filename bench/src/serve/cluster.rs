@@ -65,6 +65,7 @@ pub(super) fn pod(uid: PodUid, node: &NodeName, uuids: Vec<GpuUuid>) -> PodFacts
         uid,
         node: Some(node.clone()),
         is_ended: false,
+        expects_devices: false,
         totals: Totals {
             extended: BTreeMap::from([(GPU.to_owned(), count)]),
             cpu_milli: CPU_MILLI_PER_GPU.saturating_mul(count),

@@ -11,6 +11,7 @@ use berth_core::demand::PodRequest;
 use berth_core::view::Knowledge;
 use berth_index::{Evaluator, Event, Index, PodUid, Reader};
 
+use crate::audit;
 use crate::carriers::Carriers;
 use crate::metrics::Metrics;
 
@@ -68,17 +69,24 @@ impl Cluster {
     /// Sets the gauges that are counted, not stepped.
     pub fn set_gauges(&self) {
         let snapshot = self.index.snapshot();
-        let (mut nodes, mut stale, mut imprecise, mut drifted) = (0, 0, 0, 0_usize);
+        let (mut nodes, mut stale, mut imprecise) = (0, 0, 0);
+        let (mut drifted, mut without, mut unhealthy) = (0, 0, 0);
         for slot in snapshot.nodes().filter(|s| s.exists) {
             nodes += 1;
             stale += i64::from(slot.view.knowledge == Knowledge::Stale);
             imprecise += i64::from(slot.view.is_imprecise);
-            drifted += slot.holders.iter().filter(|h| h.drifted_from.is_some()).count();
+            for holder in &slot.holders {
+                drifted += i64::from(holder.drifted_from.is_some());
+                without += i64::from(holder.is_without_devices);
+                unhealthy += i64::from(audit::unhealthy(slot, holder).next().is_some());
+            }
         }
         self.metrics.snapshot_nodes.set(nodes);
         self.metrics.stale_nodes.set(stale);
         self.metrics.imprecise_nodes.set(imprecise);
-        self.metrics.drift_pods.set(i64::try_from(drifted).unwrap_or(i64::MAX));
+        self.metrics.drift_pods.set(drifted);
+        self.metrics.pods_without_devices.set(without);
+        self.metrics.unhealthy_gpu_pods.set(unhealthy);
         self.metrics.holds_active.set(i64::try_from(snapshot.hold_count()).unwrap_or(i64::MAX));
     }
 

@@ -47,6 +47,10 @@ fn amounts(list: &ResourceList) -> BTreeMap<String, String> {
     list.iter().map(|(name, amount)| (name.clone(), amount.as_str().to_owned())).collect()
 }
 
+fn is_extended(amounts: &ResourceList) -> bool {
+    amounts.keys().any(|name| name.contains('/'))
+}
+
 fn has_soft_wishes(pod: &Pod) -> bool {
     let spread = pod.spec.topology_spread_constraints.iter().any(|s| s.when_unsatisfiable == "ScheduleAnyway");
     let owners = &pod.metadata.owner_references;
@@ -73,6 +77,8 @@ pub fn pod_facts(pod: &Pod) -> Option<PodFacts> {
         name: pod.metadata.name.clone(),
         node,
         is_ended: matches!(pod.status.phase.as_str(), "Succeeded" | "Failed"),
+        expects_devices: pod.status.phase == "Running"
+            && pod.spec.containers.iter().any(|container| is_extended(&container.resources.limits)),
         totals: Totals::of(&pod_request(pod)),
         note,
         truth: truth(pod),

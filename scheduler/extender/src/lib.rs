@@ -4,13 +4,13 @@
 
 pub mod admin;
 pub mod args;
+mod audit;
 pub mod bind;
 pub mod carriers;
 pub mod cluster;
 pub mod convert;
 pub mod decide;
 pub mod demo;
-mod drift;
 pub mod events;
 mod explain;
 #[cfg(test)]

@@ -95,6 +95,10 @@ pub struct Metrics {
     pub imprecise_nodes: Gauge,
     /// Pods to which the kubelet gave other devices than planned.
     pub drift_pods: Gauge,
+    /// Pods that run though the kubelet gave them none of the devices that they ask for.
+    pub pods_without_devices: Gauge,
+    /// Pods that hold a GPU that is not healthy.
+    pub unhealthy_gpu_pods: Gauge,
     /// Policy edits, taken or refused.
     pub policy_reloads: Family<ByResult, Counter>,
     /// When a policy was last taken, in Unix seconds.
@@ -129,6 +133,8 @@ impl Metrics {
             stale_nodes: Gauge::default(),
             imprecise_nodes: Gauge::default(),
             drift_pods: Gauge::default(),
+            pods_without_devices: Gauge::default(),
+            unhealthy_gpu_pods: Gauge::default(),
             policy_reloads: Family::default(),
             policy_last_success: Gauge::default(),
             watch_relists: Family::default(),
@@ -173,6 +179,10 @@ impl Metrics {
         registry.register("imprecise_nodes", help, self.imprecise_nodes.clone());
         let help = "Pods to which the kubelet gave other devices than planned";
         registry.register("drift_pods", help, self.drift_pods.clone());
+        let help = "Pods that run though the kubelet gave them none of the devices that they ask for";
+        registry.register("pods_without_devices", help, self.pods_without_devices.clone());
+        let help = "Pods that hold a GPU that is not healthy";
+        registry.register("unhealthy_gpu_pods", help, self.unhealthy_gpu_pods.clone());
         registry.register("policy_reloads", "Policy edits by result", self.policy_reloads.clone());
         let help = "When a policy was last taken, in Unix time";
         let name = "policy_last_success_timestamp";
@@ -218,6 +228,7 @@ berth_extender_request_duration_seconds histogram
 berth_holds_active gauge
 berth_imprecise_nodes gauge
 berth_panics counter
+berth_pods_without_devices gauge
 berth_policy_last_success_timestamp_seconds gauge
 berth_policy_reloads counter
 berth_report_certificate_reloads counter
@@ -227,6 +238,7 @@ berth_requeue_touches counter
 berth_snapshot_nodes gauge
 berth_stale_nodes gauge
 berth_topology_reports_rejected counter
+berth_unhealthy_gpu_pods gauge
 berth_watch_relists counter";
 
     fn filled() -> Metrics {

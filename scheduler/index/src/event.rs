@@ -74,6 +74,9 @@ pub struct PodFacts {
     pub node: Option<NodeName>,
     /// Whether it has ended (`Succeeded`, `Failed`). A pod that is being deleted has not: its processes may still hold devices.
     pub is_ended: bool,
+    /// Whether it runs (`Running`: all its containers were started) and a main container asks for an extended resource: it must hold
+    /// devices by now.
+    pub expects_devices: bool,
     /// What it takes.
     pub totals: Totals,
     /// Its plan.

@@ -29,6 +29,8 @@ pub struct Holder {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// When the kubelet took it, as its status says it, and with it gave it its devices; empty before.
+    pub since: String,
     /// GPUs of the node of which it holds anything: those that the kubelet says, else those of its plan.
     pub set: GpuSet,
     /// The shares among them.
@@ -37,6 +39,8 @@ pub struct Holder {
     pub instances: Vec<HeldInstance>,
     /// GPUs of its plan that are on the node, where the kubelet gave it others: drift.
     pub drifted_from: Option<GpuSet>,
+    /// Whether it runs though the kubelet gave it none of the devices that it asks for. Those of its plan still count as held.
+    pub is_without_devices: bool,
     /// GPUs that it takes beyond those.
     pub unplanned_gpu_count: u32,
     /// What is wrong with its plan; empty when nothing is.
@@ -74,6 +78,34 @@ impl NodeEntry {
         let own = drifts.iter().filter(|drift| drift.pod_uid == pod.uid.as_str());
         let truth: BTreeMap<_, _> = own.map(|drift| (drift.resource.clone(), drift.devices.clone())).collect();
         if truth.is_empty() { Cow::Borrowed(pod) } else { Cow::Owned(PodFacts { truth, ..pod.clone() }) }
+    }
+
+    /// The holder, told as one without devices where it is known to be.
+    fn examined(&self, holder: Holder, pod: &PodFacts, wanted: &Wanted, names: &Resources) -> Holder {
+        match self.lacks(pod, wanted, names) {
+            Some(problem) => Holder { is_without_devices: true, problem, ..holder },
+            None => holder,
+        }
+    }
+
+    /// Why the pod is known to run without a device. A kubelet drops extended resources that nobody registered with it, and starts
+    /// the pod without them; it sets the amount of one that was registered before to zero. Where it tells of other pods what they
+    /// hold, its silence on this one counts too.
+    ///
+    /// Source: k8s.io/kubernetes `pkg/kubelet/lifecycle/predicate.go`, `removeMissingExtendedResources`.
+    fn lacks(&self, pod: &PodFacts, wanted: &Wanted, names: &Resources) -> Option<String> {
+        let is_asking = wanted.gpu_count > 0 || !wanted.instances.is_empty();
+        if !pod.expects_devices || !is_asking || !pod.truth.is_empty() || self.facts.is_none() {
+            return None;
+        }
+        let is_ours = |name: &str| names.gpu.iter().any(|gpu| gpu == name) || names.mig_profile(name).is_some();
+        let asked = pod.totals.extended.iter().filter(|(name, count)| **count > 0 && is_ours(name));
+        let unknown = asked.map(|(name, _)| name.as_str()).find(|name| !self.offered.contains_key(*name));
+        if let Some(name) = unknown {
+            return Some(format!("runs without a device: no device plugin offers {name} on the node"));
+        }
+        let is_telling = self.pods.values().any(|other| !other.truth.is_empty());
+        is_telling.then(|| "runs without a device: the kubelet names those of other pods and none of it".to_owned())
     }
 
     /// The view of the node and who holds what on it.
@@ -114,7 +146,7 @@ impl NodeEntry {
             if let PlanNote::Devices(holding) = &pod.note {
                 take_nics(&mut view, &holding.nics);
             }
-            let holder = count_pod(&mut view, pod, &wanted, names);
+            let holder = self.examined(count_pod(&mut view, pod, &wanted, names), pod, &wanted, names);
             admissions.push(admission(holder.set, holder.instances.clone()));
             holders.push(holder);
         }
@@ -139,10 +171,12 @@ impl NodeEntry {
                 uid: uid.clone(),
                 namespace: String::new(),
                 name: String::new(),
+                since: String::new(),
                 set,
                 shares: claims.shares,
                 instances: claims.instances,
                 drifted_from: None,
+                is_without_devices: false,
                 unplanned_gpu_count,
                 problem: "binding".to_owned(),
             });
@@ -245,10 +279,12 @@ fn count_pod(view: &mut NodeView, pod: &PodFacts, wanted: &Wanted, names: &Resou
         uid: pod.uid.clone(),
         namespace: pod.namespace.clone(),
         name: pod.name.clone(),
+        since: pod.totals.admitted_at.clone(),
         set,
         shares: claims.shares,
         instances: claims.instances,
         drifted_from,
+        is_without_devices: false,
         unplanned_gpu_count,
         problem,
     }

@@ -79,6 +79,7 @@ fn pod(uid: &str, node: &str, gpus: u64, devices: Option<&[u8]>) -> PodFacts {
         name: uid.to_owned(),
         node: Some(name(node)),
         is_ended: false,
+        expects_devices: false,
         totals: Totals {
             cpu_milli: 1000,
             memory: MiB(1024),

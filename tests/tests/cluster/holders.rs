@@ -59,12 +59,14 @@ async fn the_next_pod_keeps_away_from_what_the_kubelet_really_gave() -> Result<(
     let planned = plan_of(&running.until_bound("first", SOON).await?)?.gpus()?;
     assert_eq!(planned.iter().map(ToString::to_string).collect::<BTreeSet<_>>(), [uuid(0), uuid(1)].into());
     // The stock device plugin gave it others: one of each of two bridged pairs.
+    let given_at = tokio::time::Instant::now();
     say_given(&running, "first", &[uuid(2), uuid(4)]).await?;
     until_drifted(&running, 1).await?;
+    println!("the kubelet's word -> berth_drift_pods: {:?}", given_at.elapsed());
     running.until_told("first", "DeviceDrift", "planned GPUs 0,1, the kubelet gave GPUs 2,4", SOON).await?;
     assert_eq!(
         drift(&running)?,
-        (3, "default first pairs drift: planned GPUs 0,1, the kubelet gave GPUs 2,4\n".to_owned())
+        (3, "default first pairs - drift: planned GPUs 0,1, the kubelet gave GPUs 2,4\n".to_owned())
     );
 
     // Free are 0 1 3 5 6 7: the best pair is a bridged one that is whole, and 2 and 4 are out.

@@ -1,6 +1,7 @@
 //! A whole cluster: a real etcd, kube-apiserver and kube-scheduler, with Berth's programs beside them.
 //! One program for all of them, since each program of tests links everything that Berth is.
 
+mod audit;
 mod binaries;
 mod binding;
 mod controlplane;

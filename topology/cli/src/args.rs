@@ -65,8 +65,10 @@ pub(crate) enum Command {
     Topo(TopoArgs),
     /// List the nodes: GPUs, free ones, links, holders
     Nodes(NodesArgs),
-    /// List the pods that hold other GPUs than planned; exit status 3 when there are any
+    /// List the pods that hold other GPUs than planned, or none; exit status 3 when there are any
     Drift(DriftArgs),
+    /// Examine the nodes and say what is wrong, whom it hurts and what helps; exit status 3 when there is anything
+    Doctor(DoctorArgs),
     /// Say why a pod is where it is, or nowhere
     Explain(ExplainArgs),
     /// Work with the policy and kube-scheduler's configuration
@@ -228,6 +230,20 @@ pub(crate) struct DriftArgs {
     /// Leave out the line of headings
     #[arg(long)]
     pub(crate) no_headers: bool,
+}
+
+/// `berth doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Only these nodes, with every check
+    #[arg(value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
+    /// Print what an Xid, the driver's error number, means and what helps; without a number all that are known. Asks no cluster
+    #[arg(long, value_name = "NUMBER", num_args = 0..=1, default_missing_value = "0", conflicts_with = "nodes")]
+    pub(crate) xid: Option<u64>,
+    /// Form of the output; json is a NodeExaminations, or with --xid an XidMeanings
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub(crate) output: ReviewOutput,
 }
 
 /// Forms of `berth drift`.

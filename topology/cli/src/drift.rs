@@ -1,4 +1,4 @@
-//! `berth drift`: the pods that hold other GPUs than planned, by the same fold as the scheduler's.
+//! `berth drift`: the pods that hold other GPUs than planned, or none at all, by the same fold as the scheduler's.
 
 use anyhow::{Context as _, bail};
 use berth_index::{Holder, NodeSlot};
@@ -31,6 +31,9 @@ pub(crate) struct DriftRow {
     pub(crate) planned: Vec<u8>,
     /// Positions of the GPUs that the kubelet gave it.
     pub(crate) held: Vec<u8>,
+    /// Since when, as the API writes times: the kubelet gives a pod its devices when it takes it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) since: String,
     /// The difference in words: instances and shares of one GPU differ where positions do not.
     pub(crate) problem: String,
 }
@@ -59,12 +62,18 @@ pub(crate) async fn run(args: &DriftArgs, flags: &ClusterFlags) -> anyhow::Resul
 fn rows(slot: &NodeSlot) -> Vec<DriftRow> {
     let indexes = |set: GpuSet| set.iter().map(|index| index.0).collect();
     let row = |holder: &Holder| {
-        holder.drifted_from.map(|planned| DriftRow {
+        let (planned, held) = match holder.drifted_from {
+            _ if holder.is_without_devices => (holder.set, GpuSet::EMPTY),
+            Some(planned) => (planned, holder.set),
+            None => return None,
+        };
+        Some(DriftRow {
             namespace: holder.namespace.clone(),
             pod: holder.name.clone(),
             node: slot.view.name.to_string(),
             planned: indexes(planned),
-            held: indexes(holder.set),
+            held: indexes(held),
+            since: holder.since.clone(),
             problem: holder.problem.clone(),
         })
     };

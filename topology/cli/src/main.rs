@@ -6,6 +6,7 @@ mod api;
 mod args;
 mod certs;
 mod compare;
+mod doctor;
 mod document;
 mod drift;
 mod explain;

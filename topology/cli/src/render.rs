@@ -4,6 +4,7 @@
 
 pub(crate) mod branch;
 pub(crate) mod card;
+pub(crate) mod doctor;
 pub(crate) mod drift;
 pub(crate) mod explain;
 pub(crate) mod explanation;

@@ -10,7 +10,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::args::{Cli, Color, Command};
 use crate::render::ink::{bad, warn};
-use crate::{certs, drift, explain, nodes, policy, topo};
+use crate::{certs, doctor, drift, explain, nodes, policy, topo};
 
 /// What a command came to.
 #[derive(Debug)]
@@ -80,6 +80,7 @@ fn answer(cli: &Cli, name: &str) -> anyhow::Result<Outcome> {
             Command::Topo(args) => topo::run(args, &cli.cluster).await,
             Command::Nodes(args) => nodes::run(args, &cli.cluster).await,
             Command::Drift(args) => drift::run(args, &cli.cluster).await,
+            Command::Doctor(args) => doctor::run(args, &cli.cluster).await,
             Command::Explain(args) => explain::run(args, &cli.cluster).await,
             Command::Policy(command) => policy::run(command, &cli.cluster).await,
             Command::Certs(args) => certs::run(args, cli.cluster.namespace.as_deref()),

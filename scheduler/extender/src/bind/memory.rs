@@ -73,6 +73,7 @@ impl MemoryBinder {
             name: request.name.clone(),
             node: Some(node),
             is_ended: false,
+            expects_devices: false,
             totals: Totals::of(&request),
             note: PlanNote::Devices(holding),
             truth: std::collections::BTreeMap::new(),

@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::Parts;
 use crate::admin::Gates;
 use crate::args::{ModeArg, ServeArgs};
+use crate::audit;
 use crate::bind::Bind;
 use crate::bind::api::{self, ApiBinder};
 use crate::cluster::Cluster;
-use crate::drift;
 use crate::events;
 use crate::requeue::Requeue;
 use crate::watch::{self, PodOrder, Settings, Sinks};
@@ -37,7 +37,7 @@ pub(super) async fn connect(
     let watching = watch::client(config.clone()).context("client of the watchers")?;
     let binding = api::client(config).context("client of the binder")?;
     let (events, writer) = events::channel();
-    let auditing = drift::run(Arc::clone(cluster), events.clone(), stop.clone());
+    let auditing = audit::run(Arc::clone(cluster), events.clone(), stop.clone());
     parts.spawn(async move {
         auditing.await;
         Ok(())

@@ -58,6 +58,7 @@ fn pod(request: &PodRequest, note: PlanNote, truth: &[(&str, &[&str])]) -> PodFa
         name: request.name.clone(),
         node: Some(name("a")),
         is_ended: false,
+        expects_devices: false,
         totals: Totals::of(request),
         note,
         truth: truth.iter().map(|(name, given)| (format!("nvidia.com/{name}"), ids(given))).collect(),

@@ -3,7 +3,7 @@
 use berth_model::{Drift, GpuSet};
 
 use super::{bound, held, node, pod, report, told, topology, with};
-use crate::{Event, Index};
+use crate::{Event, Index, PodFacts};
 
 fn holder(index: &Index, node: &str) -> crate::Holder {
     index.snapshot().node(node).unwrap().holders[0].clone()
@@ -83,4 +83,36 @@ fn a_drift_of_an_earlier_pod_of_the_name_or_one_that_ended_is_no_drift() {
     index.apply(drifted(3, "p", &[2, 3]));
     index.apply(report("a", 4, None));
     assert_eq!(held(&index, "a"), (0b11, 0, false), "the plan counts again");
+}
+
+fn running(uid: &str, devices: Option<&[u8]>) -> PodFacts {
+    PodFacts { expects_devices: true, ..pod(uid, "a", 2, devices) }
+}
+
+#[test]
+fn a_pod_that_runs_where_nobody_offers_the_resource_runs_without_a_device_and_its_plan_still_counts() {
+    let Event::Node(mut facts) = node("a") else { panic!("a node event") };
+    facts.offered.clear();
+    let index = with([Event::Node(facts.clone()), report("a", 1, None), bound("p", "a", 2, Some(&[0, 1]))]);
+    assert!(!holder(&index, "a").is_without_devices, "it does not run yet");
+    index.apply(Event::Pod(Box::new(running("p", Some(&[0, 1])))));
+    let found = holder(&index, "a");
+    assert!(found.is_without_devices);
+    assert_eq!(found.problem, "runs without a device: no device plugin offers nvidia.com/gpu on the node");
+    assert_eq!(held(&index, "a").0, 0b11);
+    // Zero is a plugin that was there: the pod may hold what it got before the plugin or the kubelet started again.
+    facts.offered.insert("nvidia.com/gpu".to_owned(), 0);
+    index.apply(Event::Node(facts));
+    assert!(!holder(&index, "a").is_without_devices);
+}
+
+#[test]
+fn the_silence_of_a_kubelet_counts_only_where_it_tells_of_other_pods() {
+    let index = with([node("a"), report("a", 1, None)]);
+    index.apply(Event::Pod(Box::new(running("p", Some(&[0, 1])))));
+    assert!(!holder(&index, "a").is_without_devices, "kubelets before 1.36 tell of no pod");
+    index.apply(told(pod("q", "a", 2, Some(&[2, 3])), &[2, 3]));
+    assert!(holder(&index, "a").is_without_devices);
+    index.apply(told(running("p", Some(&[0, 1])), &[0, 1]));
+    assert!(!holder(&index, "a").is_without_devices);
 }

@@ -80,6 +80,10 @@ pub(super) fn pod_facts(pod: &Pod) -> Option<PodFacts> {
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
         name: pod.metadata.name.clone().unwrap_or_default(),
         is_ended: matches!(phase, "Succeeded" | "Failed"),
+        expects_devices: phase == "Running"
+            && containers(&spec.containers)
+                .iter()
+                .any(|c: &ContainerRequest| c.requests.keys().any(|k| k.contains('/'))),
         totals: Totals::of(&request),
         note: plan_note(pod, &uid, &node),
         truth: truth(pod),

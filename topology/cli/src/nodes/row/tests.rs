@@ -36,6 +36,7 @@ fn pod(text: &str, node: &str, count: u64, note: PlanNote) -> Event {
         name: text.to_owned(),
         node: Some(name(node)),
         is_ended: false,
+        expects_devices: false,
         totals,
         note,
         truth: BTreeMap::new(),

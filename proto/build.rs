@@ -6,7 +6,8 @@
 use std::error::Error;
 
 const PROTO: &str = "topology/v1alpha1/topology.proto";
-const POD_RESOURCES: &str = "kubelet/podresources/v1.proto";
+/// The kubelet's own services.
+const KUBELET: [&str; 2] = ["kubelet/podresources/v1.proto", "kubelet/deviceplugin/v1beta1.proto"];
 const PACKAGE: &str = "berth.topology.v1alpha1";
 
 /// `FieldDescriptorProto.Label.LABEL_REPEATED`.
@@ -135,11 +136,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// The kubelet's own services: wire only, no JSON form.
 fn kubelet() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed={POD_RESOURCES}");
     let mut compiler = protox::Compiler::new(["."])?;
-    compiler.include_source_info(true).open_file(POD_RESOURCES)?;
-    let files = compiler.file_descriptor_set();
-    tonic_prost_build::configure().compile_fds_with_config(files, prost_build::Config::new())?;
+    compiler.include_source_info(true);
+    for file in KUBELET {
+        println!("cargo:rerun-if-changed={file}");
+        compiler.open_file(file)?;
+    }
+    let mut config = prost_build::Config::new();
+    // In order, so that two equal answers are equal bytes.
+    config.btree_map(["."]);
+    tonic_prost_build::configure().compile_fds_with_config(compiler.file_descriptor_set(), config)?;
     Ok(())
 }
 

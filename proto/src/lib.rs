@@ -44,6 +44,19 @@ pub mod kubelet {
     pub mod podresources {
         include!(concat!(env!("OUT_DIR"), "/v1.rs"));
     }
+
+    /// Device plugins: what they register with the kubelet, and what it asks them.
+    #[allow(
+        missing_docs,
+        unused_qualifications,
+        clippy::all,
+        clippy::too_many_lines,
+        clippy::allow_attributes_without_reason,
+        reason = "generated"
+    )]
+    pub mod deviceplugin {
+        include!(concat!(env!("OUT_DIR"), "/v1beta1.rs"));
+    }
 }
 
 pub use topology::v1alpha1::Status;

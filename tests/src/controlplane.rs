@@ -21,7 +21,7 @@
 mod access;
 mod build;
 mod folder;
-mod guard;
+pub(crate) mod guard;
 mod http;
 mod identity;
 mod kube_scheduler;

@@ -3,10 +3,14 @@
 
 pub mod binaries;
 pub mod controlplane;
+mod go_module;
 pub mod installed;
 pub mod kubelet_socket;
 pub mod made_node;
+pub mod real_cluster;
+pub mod real_node;
 pub mod reported;
 pub mod rest;
 pub mod running;
+pub mod stock_plugin;
 pub mod streaming;

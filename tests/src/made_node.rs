@@ -81,8 +81,18 @@ impl MadeNode {
     /// # Errors
     /// The file cannot be written.
     pub fn reboot(&self, boot_id: &str) -> Result<()> {
-        std::fs::write(self.root().join("proc/sys/kernel/random/boot_id"), format!("{boot_id}\n"))?;
+        std::fs::write(self.boot_id_path(), format!("{boot_id}\n"))?;
         Ok(())
+    }
+
+    /// The file of its boot id.
+    pub(crate) fn boot_id_path(&self) -> PathBuf {
+        self.root().join("proc/sys/kernel/random/boot_id")
+    }
+
+    /// The machine that it is of.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
     }
 
     /// What an agent must report of it now.

@@ -70,7 +70,7 @@ impl Running {
         Ok(running)
     }
 
-    async fn has_report(&self, node: &str) -> Result<Option<()>> {
+    pub(crate) async fn has_report(&self, node: &str) -> Result<Option<()>> {
         let reports: Api<berth_proto::NodeTopology> = Api::all(self.plane.client());
         Ok(reports.get_opt(node).await?.and_then(|r| r.status).map(|_| ()))
     }

@@ -1,6 +1,6 @@
 //! Owns the promise that nothing outlives the test process: one small shell per
-//! process that kills what we started and removes our folders when we are gone,
-//! however we went. Knows process groups and paths, nothing of what they are.
+//! process that kills what we started and removes our folders and control groups when we
+//! are gone, however we went. Knows process groups and paths, nothing of what they are.
 //!
 //! The shell reads a pipe whose other end only this process holds. The kernel
 //! closes that end at our death, `kill -9` included, and the shell acts. A
@@ -19,15 +19,28 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP QUIT
 groups=' '
+cgroups=
 set --
 while read -r op rest; do
   case $op in
     watch) groups="$groups$rest " ;;
     unwatch) groups="${groups%% "$rest" *} ${groups#* "$rest" }" ;;
+    cgroup) cgroups="$cgroups $rest" ;;
     folder) set -- "$@" "$rest" ;;
   esac
 done
 for group in $groups; do kill -s KILL -- "-$group"; done
+for name in $cgroups; do
+  for try in 1 2 3 4 5 6 7 8 9 10; do
+    found=$(find /sys/fs/cgroup -path "*/$name*" -type d)
+    [ -n "$found" ] || break
+    for group in $found; do
+      for process in $(cat "$group/cgroup.procs"); do kill -s KILL "$process"; done
+    done
+    find /sys/fs/cgroup -depth -path "*/$name*" -type d -exec rmdir {} + && break
+    sleep 0.2
+  done
+done
 rm -rf -- "$@" || { sleep 1; rm -rf -- "$@"; }
 "#;
 
@@ -46,6 +59,12 @@ pub(super) fn unwatch(group: u32) -> io::Result<()> {
 /// Asks for the folder to be removed when this process is gone.
 pub(super) fn remove_folder(folder: &Path) -> io::Result<()> {
     tell("folder", folder.display())
+}
+
+/// Asks for everything in control groups of this name to be killed, and for the groups to be removed, when this process is gone. The
+/// name must be one that nobody else has, and have no blank.
+pub(crate) fn remove_cgroup(name: &str) -> io::Result<()> {
+    tell("cgroup", name)
 }
 
 fn tell(op: &str, what: impl Display) -> io::Result<()> {

@@ -148,7 +148,7 @@ impl ControlPlane {
         self.kubeconfig_for(SCHEDULER_ACCOUNT, &token)
     }
 
-    async fn ensure_account(&self, name: &str) -> Result<()> {
+    pub(crate) async fn ensure_account(&self, name: &str) -> Result<()> {
         let namespace = Namespace { metadata: named(NAMESPACE), ..Namespace::default() };
         ensure(&Api::all(self.client()), &namespace).await?;
         let account = ServiceAccount { metadata: named(name), ..ServiceAccount::default() };

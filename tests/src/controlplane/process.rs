@@ -68,6 +68,14 @@ impl ProcessSpec {
         &self.name
     }
 
+    /// Starts it by another program, which gets these arguments and after them the whole command.
+    #[must_use]
+    pub fn through(mut self, program: impl Into<PathBuf>, args: impl IntoIterator<Item = OsString>) -> Self {
+        let inner = std::mem::replace(&mut self.program, program.into());
+        self.args = args.into_iter().chain([inner.into_os_string()]).chain(self.args).collect();
+        self
+    }
+
     /// Runs it in this folder instead of the caller's.
     #[must_use]
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {

@@ -44,7 +44,7 @@ fn programs_are_built_once_and_then_only_found() {
     let script = format!(
         "#!/bin/sh\n[ \"$1\" = env ] && {{ echo go1.26; exit; }}\necho build >> {}\n\
          while [ \"$1\" != -o ]; do shift; done\nsleep 0.2\n\
-         for name in server kube-apiserver kube-scheduler kubectl; do : > \"$2/$name\"; done\n",
+         for name in server kube-apiserver kube-scheduler kubectl kubelet; do : > \"$2/$name\"; done\n",
         counter.display()
     );
     write_program(&folder.path().join("go"), &script).unwrap();

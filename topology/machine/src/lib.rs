@@ -114,7 +114,7 @@ pub use contradiction::Contradiction;
 pub use faults::Faults;
 pub use identity::Salt;
 pub use import::{ImportError, Imported, import, is_capture};
-pub use machine::{Machine, MachineError};
+pub use machine::{Machine, MachineError, MachineZone};
 
 /// The report that an agent on this machine would publish, before it has a generation.
 ///

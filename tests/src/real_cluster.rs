@@ -1,0 +1,165 @@
+//! Owns a whole Berth at work on real nodes: what [`Running`] has, with real kubelets that run the pods it places. Needs root.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use serde_json::Value;
+
+use crate::controlplane::NAMESPACE;
+use crate::installed::overlay;
+use crate::real_node::{RealNode, Said};
+use crate::running::Running;
+use crate::stock_plugin::Offer;
+
+/// Two kubelets, their pods, and everything else on a machine with two cores.
+pub const SOON: Duration = Duration::from_secs(90);
+
+/// Where kubelets serve PodResources, as their own node sees it.
+const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
+
+/// A whole Berth at work on real nodes. Everything ends when it is dropped.
+#[derive(Debug)]
+pub struct RealCluster {
+    /// The nodes, in the order asked for.
+    pub nodes: Vec<RealNode>,
+    /// The control plane and Berth on it. It has no made nodes.
+    pub running: Running,
+}
+
+impl RealCluster {
+    /// Starts everything, with an agent on each node that asks its kubelet often and gets `agent_args` more, and waits until every
+    /// node's report is known. `nodes` are machine files and node names; `rules` are keys of all kubelets' configuration.
+    ///
+    /// # Errors
+    /// A part does not come up in time; the text carries the end of its log.
+    pub async fn start(nodes: &[(&str, &str)], rules: &Value, agent_args: &[&str]) -> Result<Self> {
+        let running = Running::start(&[]).await?;
+        running.plane.apply_kustomize(&overlay("holders")).await?;
+        // The agents' pods run as processes of this machine: they need its network, which a restricted namespace refuses.
+        let open = "pod-security.kubernetes.io/enforce=privileged";
+        running.plane.kubectl(&["label", "namespace", NAMESPACE, "--overwrite", open]).await?;
+        let mut started = Self { nodes: Vec::new(), running };
+        for (machine, name) in nodes {
+            let mut node = RealNode::start(&started.running.plane, machine, name, rules).await?;
+            let own = ["--pod-resources", POD_RESOURCES, "--holders-interval", "100ms"];
+            node.start_agent(&started.running.plane, &[own.as_slice(), agent_args].concat()).await?;
+            started.nodes.push(node);
+        }
+        for (_, name) in nodes {
+            started.running.until(SOON, &format!("a report of {name}"), || started.running.has_report(name)).await?;
+        }
+        Ok(started)
+    }
+
+    /// Waits until a node offers so many of a resource.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub async fn until_offered(&self, node: &str, resource: &str, count: usize) -> Result<()> {
+        let nodes: Api<Node> = Api::all(self.running.plane.client());
+        let wanted = count.to_string();
+        let offered = || async {
+            let status = nodes.get(node).await?.status.unwrap_or_default();
+            let there = status.allocatable.unwrap_or_default().remove(resource);
+            Ok((there.map(|quantity| quantity.0).as_ref() == Some(&wanted)).then_some(()))
+        };
+        self.running.until(SOON, &format!("{count} {resource} on {node}"), offered).await
+    }
+
+    /// Creates a pod.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn create(&self, pod: &Value) -> Result<()> {
+        self.running.pods().create(&PostParams::default(), &serde_json::from_value(pod.clone())?).await?;
+        Ok(())
+    }
+
+    /// Waits until the pod runs and its container `main` has said what it sees.
+    ///
+    /// # Errors
+    /// It fails, or does not run in time.
+    pub async fn until_running(&self, name: &str) -> Result<(Pod, Said)> {
+        let look = || async {
+            let pod = self.running.pods().get(name).await?;
+            match phase(&pod) {
+                "Running" => Ok(self.said(&pod, "main")?.map(|said| (pod, said))),
+                "Failed" | "Succeeded" => bail!("pod {name} ended: {:?}", pod.status),
+                _ => Ok(None),
+            }
+        };
+        match self.running.until(SOON, &format!("running pod {name}"), look).await {
+            Ok(found) => Ok(found),
+            Err(error) => {
+                let told = self.running.plane.kubectl(&["describe", "pod", name]).await.unwrap_or_default();
+                Err(error.context(told))
+            }
+        }
+    }
+
+    /// What a container of the pod said at its last start; `None` when it has not said it yet.
+    ///
+    /// # Errors
+    /// It said something else.
+    pub fn said(&self, pod: &Pod, container: &str) -> Result<Option<Said>> {
+        let name = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
+        let Some(node) = self.nodes.iter().find(|node| node.name() == name) else { return Ok(None) };
+        Ok(node.said(pod, container)?.pop())
+    }
+
+    /// Deletes a pod as a user does, and waits until its kubelet has let it go.
+    ///
+    /// # Errors
+    /// It is still there after a while.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        self.running.pods().delete(name, &DeleteParams::default()).await?;
+        let gone = || async { Ok(self.running.pods().get_opt(name).await?.is_none().then_some(())) };
+        self.running.until(SOON, &format!("end of pod {name}"), gone).await
+    }
+
+    /// Waits until no pod of the tests' namespace is left.
+    ///
+    /// # Errors
+    /// Some are.
+    pub async fn until_empty(&self) -> Result<()> {
+        let empty = || async {
+            let left = self.running.pods().list(&ListParams::default().limit(1)).await?;
+            Ok(left.items.is_empty().then_some(()))
+        };
+        self.running.until(SOON, "empty namespace", empty).await
+    }
+}
+
+/// The pod's phase.
+#[must_use]
+pub fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+/// What the stock device plugin of a node offers of its whole GPUs.
+///
+/// # Errors
+/// The machine makes no topology.
+pub fn whole_gpus(node: &RealNode) -> Result<Vec<Offer>> {
+    let topology = node.made().topology(None)?;
+    let whole = topology.parts().gpus.iter().filter(|gpu| gpu.mig_enabled != Some(true));
+    let offers = whole.map(|gpu| Offer {
+        id: gpu.uuid.to_string(),
+        zone: gpu.zone.map(|zone| zone.0),
+        nodes: vec![format!("/dev/nvidia{}", gpu.index.0), "/dev/nvidiactl".to_owned()],
+    });
+    Ok(offers.collect())
+}
+
+/// Every id that the kubelet says a pod holds.
+///
+/// # Errors
+/// The kubelet does not answer.
+pub async fn ids_held(node: &RealNode, pod: &str) -> Result<BTreeSet<String>> {
+    let pods = node.held().await.with_context(|| format!("who holds what on {}", node.name()))?;
+    let containers = pods.into_iter().filter(|p| p.name == pod).flat_map(|p| p.containers);
+    Ok(containers.flat_map(|c| c.devices).flat_map(|d| d.device_ids).collect())
+}

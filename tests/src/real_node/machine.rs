@@ -1,0 +1,87 @@
+//! Owns a machine file as a kubelet sees it: zones with their CPUs, cores, sockets, memory and huge pages, all memory, and the names of
+//! device nodes. It is said by files, which are put over the kernel's own.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use berth_machine::{Machine, MachineZone};
+use berth_model::{CpuGroups, CpuSet};
+
+/// Shown by every kernel of x86-64, with pages or without; the kubelet counts sizes that it finds.
+const PAGE_SIZES_KIB: [u64; 2] = [2048, 1_048_576];
+
+/// Device nodes of the driver that belong to no GPU.
+const DRIVER_NODES: [&str; 3] = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"];
+
+/// Writes `zones/`, `online`, `meminfo` and `nodes` into the folder.
+pub(super) fn write(machine: &Machine, folder: &Path) -> Result<()> {
+    let zones = folder.join("zones");
+    let mut online = Vec::new();
+    let mut memory_kib = 0_u64;
+    for zone in &machine.zones {
+        let cpus = zone.cpus.as_ref().context("a real node needs zones with CPUs in its machine file")?;
+        online.extend(cpus.cpus());
+        let kib = kib_of(zone)?;
+        memory_kib += kib;
+        write_zone(machine, zone, cpus, kib, &zones.join(format!("node{}", zone.id.0)))?;
+    }
+    anyhow::ensure!(!online.is_empty(), "a real node needs zones in its machine file");
+    let ids: CpuSet = CpuSet::from_cpus(machine.zones.iter().map(|zone| u32::from(zone.id.0)));
+    for file in ["online", "possible", "has_cpu", "has_memory", "has_normal_memory"] {
+        fs::write(zones.join(file), format!("{ids}\n"))?;
+    }
+    fs::write(folder.join("online"), format!("{}\n", CpuSet::from_cpus(online)))?;
+    let mut meminfo = String::new();
+    for field in ["MemTotal", "MemFree", "MemAvailable"] {
+        writeln!(meminfo, "{field}: {memory_kib:>15} kB")?;
+    }
+    meminfo.push_str("SwapTotal: 0 kB\nSwapFree: 0 kB\n");
+    fs::write(folder.join("meminfo"), meminfo)?;
+    let mut nodes: Vec<String> = (0..machine.gpus.len()).map(|index| format!("nvidia{index}")).collect();
+    nodes.extend(DRIVER_NODES.map(str::to_owned));
+    fs::write(folder.join("nodes"), nodes.join("\n") + "\n")?;
+    Ok(())
+}
+
+fn kib_of(zone: &MachineZone) -> Result<u64> {
+    let memory = zone.memory.context("a real node needs zones with memory in its machine file")?;
+    Ok(memory.0 * 1024)
+}
+
+fn write_zone(machine: &Machine, zone: &MachineZone, cpus: &CpuSet, kib: u64, folder: &Path) -> Result<()> {
+    let cpu = &machine.host.cpu;
+    for number in cpus.cpus() {
+        let topology = folder.join(format!("cpu{number}/topology"));
+        fs::create_dir_all(&topology)?;
+        let core = group_of(&cpu.cores, number).unwrap_or(usize::try_from(number)?);
+        let socket = group_of(&cpu.sockets, number).unwrap_or(usize::from(zone.id.0));
+        fs::write(topology.join("core_id"), format!("{core}\n"))?;
+        fs::write(topology.join("physical_package_id"), format!("{socket}\n"))?;
+    }
+    fs::write(folder.join("cpulist"), format!("{cpus}\n"))?;
+    let id = zone.id.0;
+    fs::write(folder.join("meminfo"), format!("Node {id} MemTotal: {kib} kB\nNode {id} MemFree: {kib} kB\n"))?;
+    let distances = zone.distances.clone().unwrap_or_else(|| {
+        // What a kernel says that was told nothing: near, and not so near.
+        machine.zones.iter().map(|other| if other.id == zone.id { 10 } else { 20 }).collect()
+    });
+    let distances: Vec<String> = distances.iter().map(ToString::to_string).collect();
+    fs::write(folder.join("distance"), distances.join(" ") + "\n")?;
+    for size in PAGE_SIZES_KIB {
+        let pages = zone.huge_pages.iter().flatten().filter(|pool| pool.page_kib == size);
+        let count: u64 = pages.map(|pool| pool.page_count).sum();
+        let pool = folder.join(format!("hugepages/hugepages-{size}kB"));
+        fs::create_dir_all(&pool)?;
+        for (file, number) in [("nr_hugepages", count), ("free_hugepages", count), ("surplus_hugepages", 0)] {
+            fs::write(pool.join(file), format!("{number}\n"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The place among its fellows of the group that has the CPU.
+fn group_of(groups: &Option<CpuGroups>, cpu: u32) -> Option<usize> {
+    groups.as_ref()?.groups().position(|group| group.cpus().any(|c| c == cpu))
+}

@@ -15,8 +15,10 @@ const REPEATED: i32 = 3;
 /// `FieldDescriptorProto.Type`: the integer types that the schema uses.
 const INTEGERS: [i32; 2] = [3, 5];
 
-/// Written even at their default, because a reader would miss them: a zone's `id: 0`, `gpuCount: 0` of a CPU node.
-const ALWAYS: [&str; 4] = ["Status.gpu_count", "Status.generation", "Zone.id", "IommuGroup.id"];
+/// Written even at their default, because a reader would miss them: a zone's `id: 0`, `gpuCount: 0` of a CPU node,
+/// `accepting: false`.
+const ALWAYS: [&str; 5] =
+    ["Status.gpu_count", "Status.generation", "Zone.id", "IommuGroup.id", "DevicePlugin.accepting"];
 
 /// Longest list or text per field, by the same constants that decode holds.
 const LIMITS: &[(&str, &str)] = &[
@@ -92,7 +94,8 @@ const LIMITS: &[(&str, &str)] = &[
 ];
 
 /// Closed words that the API server refuses to take others for.
-const WORDS: [(&str, &str); 8] = [
+const WORDS: [(&str, &str); 9] = [
+    ("DevicePlugin.level", r#""preferred", "enforced""#),
     ("Driver.state", r#""loaded", "absent""#),
     ("Gpu.health", r#""healthy", "unhealthy", "unknown""#),
     ("Nic.link_layer", r#""infiniband", "ethernet", "unknown""#),

@@ -7,8 +7,8 @@ use std::fmt::Display;
 
 use berth_model::link::MatrixError;
 use berth_model::{
-    BootId, CpuSet, Drift, Driver, DriverVersions, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, HugePages,
-    LinkMatrix, MiB, NodeName, NodeTopology, Parts, PciAddress, TopologyError, Zone, ZoneId,
+    BootId, CpuSet, DevicePlugin, Drift, Driver, DriverVersions, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health,
+    HugePages, Level, LinkMatrix, MiB, NodeName, NodeTopology, Parts, PciAddress, TopologyError, Zone, ZoneId,
 };
 
 use crate::detail::{self, Product};
@@ -68,6 +68,7 @@ pub fn decode(node: &str, report: &wire::Status) -> Result<NodeTopology, DecodeE
         host: host::host(report.host.as_ref())?,
         findings: each("findings", &report.findings, FINDINGS_MAX, |_, f| finding(f))?,
         drifts: each("drifts", &report.drifts, DRIFTS_MAX, |_, d| drift(d))?,
+        device_plugin: report.device_plugin.as_ref().and_then(device_plugin),
         zones,
     })?;
     Ok(topology)
@@ -132,7 +133,7 @@ fn gpu(
     Ok(Gpu {
         index: GpuIndex(u8::try_from(position).map_err(|_| outside("index", position, u8::MAX))?),
         uuid: GpuUuid::parse(&gpu.uuid).map_err(|e| refusal("uuid", e))?,
-        pci: PciAddress::parse(&gpu.pci).map_err(|e| refusal("pci", e))?,
+        pci: pci(&gpu.pci)?,
         product: product.name.clone(),
         memory: gpu.memory_mib.map(|m| unsigned("memoryMiB", m)).transpose()?.map(MiB).or(product.memory),
         zone,
@@ -143,6 +144,12 @@ fn gpu(
         health: health(gpu)?,
         detail: detail::decode(position, gpu, product, serial)?,
     })
+}
+
+/// A PCI address with its domain, or without where that is 0.
+fn pci(text: &str) -> Result<PciAddress, DecodeError> {
+    let whole = if text.matches(':').count() == 1 { format!("0000:{text}") } else { text.to_owned() };
+    PciAddress::parse(&whole).map_err(|e| refusal("pci", e))
 }
 
 /// A list of zone ids in the kernel's form of a list of CPUs.
@@ -180,6 +187,12 @@ fn finding(finding: &wire::Finding) -> Result<Finding, DecodeError> {
         device: text("device", &finding.device, NAME_BYTES_MAX)?,
         text: text("text", &finding.text, TEXT_BYTES_MAX)?,
     })
+}
+
+/// A level that this version does not know promises nothing that it could tell.
+fn device_plugin(plugin: &wire::DevicePlugin) -> Option<DevicePlugin> {
+    let level = Level::parse(&plugin.level).filter(|level| *level > Level::Advice)?;
+    Some(DevicePlugin { level, is_accepting: plugin.accepting })
 }
 
 fn drift(drift: &wire::Drift) -> Result<Drift, DecodeError> {

@@ -3,8 +3,8 @@
 pub(crate) mod host;
 
 use berth_model::{
-    CpuSet, Drift, Driver, Finding, Gpu, HugePages, LinkLayer, MiB, Nic, NodeTopology, Parts, PortState,
-    VirtualFunction, Zone, ZoneId,
+    CpuSet, DevicePlugin, Drift, Driver, Finding, Gpu, HugePages, LinkLayer, MiB, Nic, NodeTopology, Parts, PciAddress,
+    PortState, VirtualFunction, Zone, ZoneId,
 };
 
 use crate::detail::{self, Products};
@@ -39,7 +39,12 @@ pub fn encode(topology: &NodeTopology, agent_version: &str) -> wire::Status {
         host: host::host(&parts.host),
         findings: parts.findings.iter().take(FINDINGS_MAX).map(finding).collect(),
         drifts: parts.drifts.iter().take(DRIFTS_MAX).map(drift).collect(),
+        device_plugin: parts.device_plugin.map(device_plugin),
     }
+}
+
+fn device_plugin(plugin: DevicePlugin) -> wire::DevicePlugin {
+    wire::DevicePlugin { level: plugin.level.word().to_owned(), accepting: plugin.is_accepting }
 }
 
 fn drift(drift: &Drift) -> wire::Drift {
@@ -94,7 +99,7 @@ fn gpu(gpu: &Gpu, zones: &[Zone], products: &Products) -> wire::Gpu {
     let differs = gpu.cpus != cpus_of_zone(zones, gpu.zone);
     let mut report = wire::Gpu {
         uuid: gpu.uuid.to_string(),
-        pci: gpu.pci.to_string(),
+        pci: pci(gpu.pci),
         product_index: products.position(gpu).try_into().unwrap_or(i32::MAX),
         zone: gpu.zone.map(|z| z.0.into()),
         cpus: differs.then(|| gpu.cpus.to_string()),
@@ -106,6 +111,12 @@ fn gpu(gpu: &Gpu, zones: &[Zone], products: &Products) -> wire::Gpu {
     };
     detail::encode(gpu, &mut report);
     report
+}
+
+/// A PCI address, without its domain where that is 0, as it is on nearly every machine.
+fn pci(address: PciAddress) -> String {
+    let whole = address.to_string();
+    whole.strip_prefix("0000:").map(str::to_owned).unwrap_or(whole)
 }
 
 /// Zones in the kernel's list form.
@@ -121,7 +132,7 @@ pub(crate) fn cpus_of_zone(zones: &[Zone], zone: Option<ZoneId>) -> CpuSet {
 fn nic(nic: &Nic) -> wire::Nic {
     wire::Nic {
         name: nic.name.to_string(),
-        pci: nic.pci.map(|p| p.to_string()).unwrap_or_default(),
+        pci: nic.pci.map(pci).unwrap_or_default(),
         zone: nic.zone.map(|z| z.0.into()),
         link_layer: match nic.link_layer {
             LinkLayer::InfiniBand => "infiniband",

@@ -7,9 +7,9 @@ mod detail;
 use std::collections::BTreeSet;
 
 use berth_model::{
-    BootId, CpuSet, Drift, Driver, DriverVersions, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health, HugePages,
-    Link, LinkLayer, LinkMatrix, MiB, Nic, NicName, NodeName, NodeTopology, Parts, PciAddress, PcieLevel, PortState,
-    Zone, ZoneId,
+    BootId, CpuSet, DevicePlugin, Drift, Driver, DriverVersions, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health,
+    HugePages, Level, Link, LinkLayer, LinkMatrix, MiB, Nic, NicName, NodeName, NodeTopology, Parts, PciAddress,
+    PcieLevel, PortState, Zone, ZoneId,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -71,6 +71,7 @@ pub(crate) fn eight_gpus_ten_nics() -> NodeTopology {
         host: host::full(),
         findings: Vec::new(),
         drifts: Vec::new(),
+        device_plugin: Some(DevicePlugin { level: Level::Preferred, is_accepting: true }),
     })
     .unwrap()
 }
@@ -89,12 +90,21 @@ pub(crate) fn topology() -> impl Strategy<Value = NodeTopology> {
             vec(nic(ids), nic_count),
             vec(link(), devices * devices),
             driver,
-            (vec(finding(), 0..3), vec(drift(), 0..3)),
+            (vec(finding(), 0..3), vec(drift(), 0..3), device_plugin()),
             host::any(),
             (0..=i64::MAX).prop_map(i64::cast_unsigned),
         )
             .prop_map(
-                move |(zones, mut gpus, mut nics, cells, driver, (findings, drifts), host, generation)| {
+                move |(
+                    zones,
+                    mut gpus,
+                    mut nics,
+                    cells,
+                    driver,
+                    (findings, drifts, device_plugin),
+                    host,
+                    generation,
+                )| {
                     for (i, gpu) in (0_u8..).zip(&mut gpus) {
                         gpu.index = GpuIndex(i);
                         gpu.pci.bus = i;
@@ -115,6 +125,7 @@ pub(crate) fn topology() -> impl Strategy<Value = NodeTopology> {
                         host,
                         findings,
                         drifts,
+                        device_plugin,
                     })
                     .unwrap()
                 },
@@ -201,6 +212,12 @@ fn link() -> impl Strategy<Value = Link> {
 
 fn finding() -> impl Strategy<Value = Finding> {
     ("[a-z-]{1,20}", "[ -~]{0,20}", "[ -~]{0,80}").prop_map(|(code, device, text)| Finding { code, device, text })
+}
+
+fn device_plugin() -> impl Strategy<Value = Option<DevicePlugin>> {
+    let level = proptest::sample::select(vec![Level::Preferred, Level::Enforced]);
+    let some = (level, any::<bool>()).prop_map(|(level, is_accepting)| DevicePlugin { level, is_accepting });
+    proptest::option::of(some)
 }
 
 fn drift() -> impl Strategy<Value = Drift> {

@@ -5,6 +5,7 @@ pub mod binaries;
 pub mod controlplane;
 mod go_module;
 pub mod installed;
+pub mod kubelet_plugins;
 pub mod kubelet_socket;
 pub mod made_node;
 pub mod real_cluster;

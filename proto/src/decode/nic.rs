@@ -7,10 +7,10 @@ use crate::limit::{NAME_BYTES_MAX, NETDEV_BYTES_MAX, NETDEVS_MAX, TEXT_BYTES_MAX
 use crate::topology::v1alpha1 as wire;
 
 pub(super) fn nic(nic: &wire::Nic) -> Result<Nic, DecodeError> {
-    let pci = (!nic.pci.is_empty()).then(|| PciAddress::parse(&nic.pci)).transpose();
+    let pci = (!nic.pci.is_empty()).then(|| super::pci(&nic.pci)).transpose();
     Ok(Nic {
         name: NicName::parse(&nic.name).map_err(|e| refusal("name", e))?,
-        pci: pci.map_err(|e| refusal("pci", e))?,
+        pci: pci?,
         zone: optional_zone_id("zone", nic.zone)?,
         link_layer: match nic.link_layer.as_str() {
             "infiniband" => LinkLayer::InfiniBand,

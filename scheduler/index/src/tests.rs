@@ -63,6 +63,7 @@ fn topology(text: &str, generation: u64, sick: Option<u8>) -> NodeTopology {
         host: berth_model::Host::default(),
         findings: Vec::new(),
         drifts: Vec::new(),
+        device_plugin: None,
     })
     .unwrap()
 }

@@ -10,6 +10,7 @@ mod guards;
 mod holders;
 mod manifests;
 mod mig;
+mod plugin;
 mod reported;
 mod rights;
 mod scheduling;

@@ -1,5 +1,7 @@
 //! Command line and environment of the agent. No rule but the form of each value.
 
+mod plugin;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,6 +13,8 @@ use berth_probe::xid::APPLICATION_XIDS;
 use clap::{Parser, ValueEnum};
 
 use crate::stream::Endpoint;
+
+use plugin::PluginArgs;
 
 /// Shortest interval taken: a probe of a large machine takes tens of milliseconds, and a zero would spin.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -85,6 +89,9 @@ pub(crate) struct Args {
     /// How long between two looks at who holds what, e.g. 5s.
     #[arg(long, env = "BERTH_HOLDERS_INTERVAL", value_name = "TIME", default_value = "5s", value_parser = interval)]
     pub(crate) holders_interval: Duration,
+
+    #[command(flatten)]
+    pub(crate) plugin: PluginArgs,
 
     /// Write no NodeTopology object and talk to no API server: streams alone carry the report, as on a laptop without a cluster.
     #[arg(long, env = "BERTH_NO_OBJECT", requires = "reports_endpoint", conflicts_with = "kubeconfig")]

@@ -159,7 +159,7 @@ pub(crate) fn reason(status: &tonic::Status) -> String {
 }
 
 /// Connects at the first call, and again after the kubelet was away.
-fn channel(socket: &Path) -> Channel {
+pub(crate) fn channel(socket: &Path) -> Channel {
     let socket = socket.to_owned();
     let connect = move |_: Uri| {
         let socket = socket.clone();

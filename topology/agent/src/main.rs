@@ -4,11 +4,11 @@ mod admin;
 mod args;
 mod hardware;
 mod holders;
-#[allow(dead_code, reason = "the device plugin asks for leases, and who steers them reads them")]
+#[allow(dead_code, reason = "who steers leases reads them")]
 mod lease;
 mod metrics;
 mod news;
-#[allow(dead_code, reason = "the device plugin and the steering of leases read them")]
+mod plugin;
 mod pods;
 mod publish;
 mod readiness;

@@ -1,6 +1,7 @@
 //! The agent's numbers. Labels are closed words; no node name and no UUID is one.
 
 mod lease;
+mod plugin;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::report::{Summary, VERSION};
 
 use lease::LeaseMetrics;
+use plugin::PluginMetrics;
 
 /// A probe of a CPU node takes a millisecond, the first one of eight sleeping GPUs many seconds.
 const DURATION_BUCKETS: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
@@ -53,6 +55,8 @@ pub(crate) struct Metrics {
     holders: Family<ResultLabel, Counter>,
     /// Those of leases.
     pub(crate) lease: LeaseMetrics,
+    /// Those of the device plugin.
+    pub(crate) plugin: PluginMetrics,
 }
 
 impl Metrics {
@@ -87,6 +91,7 @@ impl Metrics {
         let text = "Looks at who holds which devices by result: ok, failed";
         registry.register("holders", text, holders.clone());
         let lease = LeaseMetrics::new(&mut registry);
+        let plugin = PluginMetrics::new(&mut registry);
         for result in ["accepted", "refused"] {
             stream_reports.get_or_create(&ResultLabel { result }).inc_by(0);
         }
@@ -114,6 +119,7 @@ impl Metrics {
             stream_reports,
             holders,
             lease,
+            plugin,
         }
     }
 
@@ -200,6 +206,12 @@ mod tests {
             "berth_agent_leased_total{result=\"permuted\"} 0",
             "berth_agent_lease_duration_seconds_count 0",
             "berth_agent_lease_refusals{reason=\"no-plan\"} 0",
+            "berth_agent_level{level=\"advice\"} 1",
+            "berth_agent_level{level=\"enforced\"} 0",
+            "berth_agent_plugin_accepting 0",
+            "berth_agent_plugin_registrations_total{result=\"failed\"} 0",
+            "berth_agent_plugin_preferred_total{devices=\"partly\"} 0",
+            "berth_agent_plugin_allocations_total{result=\"refused\"} 0",
             "berth_agent_generation 0",
             "berth_agent_nvml_up 0",
             "berth_agent_streams 0",

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use berth_model::NodeName;
+use berth_model::{Level, NodeName};
 use berth_probe::{ProbeConfig, Prober};
 use berth_proto::encode;
+use kube::Client;
 use kube::runtime::watcher::DefaultBackoff;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +18,10 @@ use crate::admin::{self, Admin};
 use crate::args::{Args, Format};
 use crate::hardware::Hardware;
 use crate::holders::Holders;
+use crate::lease::Leases;
 use crate::metrics::Metrics;
+use crate::plugin::Plugin;
+use crate::pods;
 use crate::publish::{self, Publisher};
 use crate::readiness::Readiness;
 use crate::report::VERSION;
@@ -32,6 +36,14 @@ const WORKER_THREADS: usize = 2;
 /// How long the streams wait for what the object said: with it, no scheduler has to tell that it knows a higher generation. An API
 /// server that is away must not keep them.
 const OBJECT_FIRST: Duration = Duration::from_secs(2);
+
+/// How long the API server may take to be told that the device plugin stops. An agent is given 30 s to end.
+const LEAVING_SAID_WITHIN: Duration = Duration::from_secs(5);
+
+/// After this long no bind is under way that did not know it: a pod that the kubelet admits without its device plugin is lost.
+///
+/// Source: the scheduler's own limit of a bind, `WORK_MAX` in scheduler/extender/src/bind/api.rs.
+const BINDS_END_WITHIN: Duration = Duration::from_secs(3);
 
 /// Runs until a signal, or prints one report.
 pub(crate) fn main(args: Args) -> Result<()> {
@@ -104,29 +116,23 @@ async fn serve(args: Args) -> Result<()> {
         None => false,
     };
     let (object, writing) = if args.no_object {
+        args.plugin.refuse_without_object()?;
         (Object::Absent(readiness.clone()), None)
     } else {
         let client = publish::client(&args).await?;
-        if let Some(socket) = args.pod_resources.clone() {
-            let (statement, metrics) = (Arc::clone(&statement), Arc::clone(&metrics));
-            let holders = Holders::new(socket, args.holders_interval, client.clone(), statement, metrics);
-            tokio::spawn(holders.run());
-        }
-        let publisher = Publisher::new(node.clone(), client, Arc::clone(&statement));
-        let (published, found) = oneshot::channel();
-        let (is_read, was_read) = oneshot::channel();
+        start_beside(&args, &client, &statement, &metrics)?;
         let writer = Writer {
-            publisher,
+            publisher: Publisher::new(node.clone(), client, Arc::clone(&statement)),
             statement: Arc::clone(&statement),
             metrics: Arc::clone(&metrics),
             readiness: readiness.clone(),
             verify_interval: args.verify_interval,
             backoff: DefaultBackoff::default(),
         };
-        let wait = if is_streaming { OBJECT_FIRST } else { Duration::MAX };
-        let handover = Handover { published, is_read: was_read };
-        (Object::Awaited { published: found, is_read, wait }, Some(tokio::spawn(writer.run(handover))))
+        let (object, handover) = awaited(if is_streaming { OBJECT_FIRST } else { Duration::MAX });
+        (object, Some(tokio::spawn(writer.run(handover))))
     };
+    let leaving = Arc::clone(&statement);
     let reporter = Reporter {
         hardware: Hardware::new(probe_config(&args, &node)?),
         statement,
@@ -147,13 +153,51 @@ async fn serve(args: Args) -> Result<()> {
         }
     });
     tokio::select! {
-        _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "agent ended"),
-        _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "agent ended"),
+        _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "told to end"),
+        _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "told to end"),
         ended = &mut admin => match ended.context("the admin endpoint ended")? {},
         ended = &mut reporting => match ended.context("the reporting loop ended")? {},
         ended = &mut writing => match ended.context("the writing loop ended")?.context("the writing loop ended")? {},
     }
+    tokio::select! {
+        () = leave(&leaving) => {}
+        // Who says it twice means at once.
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("agent ended");
     Ok(())
+}
+
+/// An object that is being looked for, and what its writer tells of it.
+fn awaited(wait: Duration) -> (Object, Handover) {
+    let (published, found) = oneshot::channel();
+    let (is_read, was_read) = oneshot::channel();
+    (Object::Awaited { published: found, is_read, wait }, Handover { published, is_read: was_read })
+}
+
+/// Starts what watches and serves beside the report: who holds what, and the device plugin.
+fn start_beside(args: &Args, client: &Client, statement: &Arc<Statement>, metrics: &Arc<Metrics>) -> Result<()> {
+    if let Some(socket) = args.pod_resources.clone() {
+        let (statement, metrics) = (Arc::clone(statement), Arc::clone(metrics));
+        let holders = Holders::new(socket, args.holders_interval, client.clone(), statement, metrics);
+        tokio::spawn(holders.run());
+    }
+    let node = args.node_name.as_deref().unwrap_or_default();
+    let Some(config) = args.plugin.config(node, args.pod_resources.clone())? else { return Ok(()) };
+    let pods = pods::watch(client.clone(), config.node.as_str());
+    let leases = (config.level == Level::Enforced).then(|| Leases::open(&config.lease_dir)).transpose()?.map(Arc::new);
+    let plugin = Plugin::new(config, leases, pods, Arc::clone(statement), Arc::clone(metrics));
+    tokio::spawn(plugin.run());
+    Ok(())
+}
+
+/// Says that the device plugin stops, and waits until no pod can be on its way any more; at once, where there is none.
+async fn leave(statement: &Statement) {
+    match tokio::time::timeout(LEAVING_SAID_WITHIN, statement.leave()).await {
+        Ok(false) => {}
+        Ok(true) => tokio::time::sleep(BINDS_END_WITHIN).await,
+        Err(_) => tracing::warn!("the API server was not told in time that the device plugin stops"),
+    }
 }
 
 /// Whom to stream to, and as whom; `None` where nobody asked for streams.

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use berth_model::{Drift, Generation, NodeTopology};
+use berth_model::{DevicePlugin, Drift, Generation, NodeTopology};
 use berth_proto::{Status, decode};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -20,6 +20,8 @@ pub(crate) struct Statement {
     said: watch::Sender<Option<Status>>,
     /// When the hardware was last read; told at each reading, also at one that found nothing new.
     read_at: watch::Sender<Option<Instant>>,
+    /// Generation of the report in the object; 0 where there is none.
+    carried: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -28,6 +30,10 @@ struct Known {
     read: Option<NodeTopology>,
     /// Who holds what beside its plan; `None` until the kubelet has said it for the first time.
     drifts: Option<Vec<Drift>>,
+    /// The state of the device plugin, where this agent is one.
+    plugin: Option<DevicePlugin>,
+    /// Whether this agent is about to stop: it accepts nothing any more.
+    is_leaving: bool,
     /// The report in the object as the API server last showed it.
     published: Option<Status>,
     /// Highest generation ever met, because the object may be deleted while we run.
@@ -38,8 +44,20 @@ impl Statement {
     /// Nothing is said yet. Where holders are asked for, what the object says of them counts until they were read.
     pub(crate) fn new(are_holders_read: bool) -> Self {
         let drifts = (!are_holders_read).then(Vec::new);
-        let known = Known { read: None, drifts, published: None, generation_seen: Generation(0) };
-        Self { known: Mutex::new(known), said: watch::Sender::new(None), read_at: watch::Sender::new(None) }
+        let known = Known {
+            read: None,
+            drifts,
+            plugin: None,
+            is_leaving: false,
+            published: None,
+            generation_seen: Generation(0),
+        };
+        Self {
+            known: Mutex::new(known),
+            said: watch::Sender::new(None),
+            read_at: watch::Sender::new(None),
+            carried: watch::Sender::new(0),
+        }
     }
 
     /// The report, from now on.
@@ -76,6 +94,41 @@ impl Statement {
         self.settle();
     }
 
+    /// Says how the device plugin stands.
+    pub(crate) fn plugs(&self, plugin: DevicePlugin) {
+        let mut known = self.known();
+        if known.plugin == Some(plugin) {
+            return;
+        }
+        known.plugin = Some(plugin);
+        drop(known);
+        self.settle();
+    }
+
+    /// Says that the device plugin is about to stop, whatever it says from now on, and returns once the object says so too; never, while
+    /// nothing is read. Whether there is a plugin; at once, where there is none.
+    pub(crate) async fn leave(&self) -> bool {
+        let has_plugin = {
+            let mut known = self.known();
+            known.is_leaving = known.plugin.is_some();
+            known.is_leaving
+        };
+        if !has_plugin {
+            return false;
+        }
+        let Some(report) = self.settle() else { return std::future::pending().await };
+        let mut carried = self.carried.subscribe();
+        let generation = report::generation_of(&report);
+        // The sender is this statement's own.
+        let _never_closed = carried.wait_for(|carried| *carried >= generation).await;
+        true
+    }
+
+    /// What was last read, or told since.
+    pub(crate) fn topology(&self) -> Option<NodeTopology> {
+        self.known().read.clone()
+    }
+
     /// The instances of the last reading.
     pub(crate) fn instances(&self) -> Instances {
         self.known().read.as_ref().map(holders::instances).unwrap_or_default()
@@ -92,6 +145,7 @@ impl Statement {
         if let Some(report) = &published {
             known.generation_seen = known.generation_seen.max(Generation(report::generation_of(report)));
         }
+        self.carried.send_replace(published.as_ref().map_or(0, report::generation_of));
         known.published = published;
     }
 
@@ -104,10 +158,11 @@ impl Statement {
     /// Says what is true now, unless that is said already, and returns it; `None` before the first reading.
     pub(crate) fn settle(&self) -> Option<Status> {
         let mut known = self.known();
-        let Known { read, drifts, published, generation_seen } = &*known;
+        let Known { read, drifts, plugin, is_leaving, published, generation_seen } = &*known;
         let read = read.clone()?;
+        let plugin = plugin.map(|plugin| DevicePlugin { is_accepting: plugin.is_accepting && !is_leaving, ..plugin });
         let drifts = drifts.clone().unwrap_or_else(|| drifts_of(published.as_ref(), &read));
-        let read = read.with_drifts(drifts);
+        let read = read.with_drifts(drifts).with_device_plugin(plugin);
         let report = report::next(published.as_ref(), self.said.borrow().as_ref(), *generation_seen, &read);
         known.generation_seen = known.generation_seen.max(Generation(report::generation_of(&report)));
         // Under the lock, so that two who settle at once say things in the order of their generations.

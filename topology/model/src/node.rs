@@ -6,6 +6,7 @@ use crate::drift::Drift;
 use crate::gpu::Gpu;
 use crate::host::Host;
 use crate::id::{BootId, Generation, MiB, NodeName};
+use crate::level::DevicePlugin;
 use crate::link::{LinkClass, LinkMatrix};
 use crate::nic::Nic;
 use crate::set::GpuSet;
@@ -73,6 +74,8 @@ pub struct Parts {
     pub findings: Vec<Finding>,
     /// Who holds what no plan of theirs names, sorted. Empty where nobody looks, as where nobody does.
     pub drifts: Vec<Drift>,
+    /// Berth's device plugin, where it gives out the node's GPUs. Without it the level is advice.
+    pub device_plugin: Option<DevicePlugin>,
 }
 
 /// One node: what it is, checked to be consistent. Made by [`NodeTopology::try_new`] only.
@@ -142,6 +145,13 @@ impl NodeTopology {
     #[must_use]
     pub fn with_drifts(mut self, drifts: Vec<Drift>) -> Self {
         self.parts.drifts = drifts;
+        self
+    }
+
+    /// The same topology with another state of the device plugin.
+    #[must_use]
+    pub fn with_device_plugin(mut self, device_plugin: Option<DevicePlugin>) -> Self {
+        self.parts.device_plugin = device_plugin;
         self
     }
 

@@ -142,5 +142,6 @@ fn build(gpu_count: usize, nic_count: usize, link: impl Fn(usize, usize) -> Link
         host: Host::default(),
         findings: Vec::new(),
         drifts: Vec::new(),
+        device_plugin: None,
     })?)
 }

@@ -148,7 +148,8 @@ pub fn whole_gpus(node: &RealNode) -> Result<Vec<Offer>> {
     let whole = topology.parts().gpus.iter().filter(|gpu| gpu.mig_enabled != Some(true));
     let offers = whole.map(|gpu| Offer {
         id: gpu.uuid.to_string(),
-        zone: gpu.zone.map(|zone| zone.0),
+        zones: gpu.zone.iter().map(|zone| zone.0).collect(),
+        is_healthy: true,
         nodes: vec![format!("/dev/nvidia{}", gpu.index.0), "/dev/nvidiactl".to_owned()],
     });
     Ok(offers.collect())

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use berth_machine::Machine;
 use berth_proto::kubelet::podresources::pod_resources_lister_client::PodResourcesListerClient;
 use berth_proto::kubelet::podresources::{ListPodResourcesRequest, PodResources};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -162,6 +163,14 @@ impl RealNode {
         let kubeconfig = plane.agent_identity(self.name()).await?;
         self.agent = Some(self.spawn(self.made.agent(&kubeconfig)?.args(args))?);
         Ok(())
+    }
+
+    /// Gives it the CPUs, zones and memory of another machine. Its kubelet sees them at its next start.
+    ///
+    /// # Errors
+    /// The machine says too little of them.
+    pub fn set_machine(&self, machine: &Machine) -> Result<()> {
+        machine::write(machine, self.stage.folder())
     }
 
     /// Stops the kubelet, gives it other rules, and waits until it is Ready with them. It forgets what its pods held, so there must be

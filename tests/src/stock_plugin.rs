@@ -26,18 +26,26 @@ use tonic::{Request, Response, Status};
 const REGISTER_WITHIN: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 
-const OPTIONS: DevicePluginOptions =
-    DevicePluginOptions { pre_start_required: false, preferred_allocation_available: true };
-
 /// One device that the plugin offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// Its id, as the kubelet names it to everybody.
     pub id: String,
-    /// The zone that it is near.
-    pub zone: Option<u16>,
+    /// The zones that it is near; none that it says nothing of them.
+    pub zones: Vec<u16>,
+    /// Whether it may be given to pods.
+    pub is_healthy: bool,
     /// Paths of the device nodes that a container needs for it.
     pub nodes: Vec<String>,
+}
+
+/// What a plugin wishes that the kubelet gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// It is not asked.
+    None,
+    /// The last ones of those that the kubelet would give.
+    LastFirst,
 }
 
 /// A registered plugin. Dropping it takes its devices away.
@@ -47,16 +55,16 @@ pub struct StockPlugin {
     folder: PathBuf,
     endpoint: String,
     resource: String,
+    wish: Wish,
     _stop: DropGuard,
 }
 
 impl StockPlugin {
-    /// Serves the offers under a resource's name to the kubelet whose device plugin folder this is, and registers. It wishes that pods
-    /// get the last ones first.
+    /// Serves the offers under a resource's name to the kubelet whose device plugin folder this is, and registers.
     ///
     /// # Errors
     /// The socket cannot be made, or the kubelet does not take it in time.
-    pub async fn start(folder: &Path, resource: &str, offers: &[Offer]) -> Result<Self> {
+    pub async fn start(folder: &Path, resource: &str, offers: &[Offer], wish: Wish) -> Result<Self> {
         let endpoint = format!("{}.sock", resource.replace('/', "-"));
         let socket = folder.join(&endpoint);
         if socket.exists() {
@@ -64,7 +72,8 @@ impl StockPlugin {
         }
         let listener = UnixListener::bind(&socket).with_context(|| format!("listen on {}", socket.display()))?;
         let allocated = Arc::default();
-        let served = Served { offers: Arc::new(offers.to_vec()), allocated: Arc::clone(&allocated) };
+        let served =
+            Served { options: options(wish), offers: Arc::new(offers.to_vec()), allocated: Arc::clone(&allocated) };
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let (service, incoming) = (DevicePluginServer::new(served), UnixListenerStream::new(listener));
@@ -78,6 +87,7 @@ impl StockPlugin {
             folder: folder.to_owned(),
             endpoint,
             resource: resource.to_owned(),
+            wish,
             _stop: stop.drop_guard(),
         };
         made.register().await?;
@@ -110,7 +120,7 @@ impl StockPlugin {
             version: "v1beta1".to_owned(),
             endpoint: self.endpoint.clone(),
             resource_name: self.resource.clone(),
-            options: Some(OPTIONS),
+            options: Some(options(self.wish)),
         };
         client.register(request).await?;
         Ok(())
@@ -118,6 +128,7 @@ impl StockPlugin {
 }
 
 struct Served {
+    options: DevicePluginOptions,
     offers: Arc<Vec<Offer>>,
     allocated: Arc<Mutex<Vec<Vec<String>>>>,
 }
@@ -127,14 +138,15 @@ impl DevicePlugin for Served {
     type ListAndWatchStream = BoxStream<'static, Result<ListAndWatchResponse, Status>>;
 
     async fn get_device_plugin_options(&self, _: Request<Empty>) -> Result<Response<DevicePluginOptions>, Status> {
-        Ok(Response::new(OPTIONS))
+        Ok(Response::new(self.options))
     }
 
     async fn list_and_watch(&self, _: Request<Empty>) -> Result<Response<Self::ListAndWatchStream>, Status> {
         let devices = self.offers.iter().map(|offer| Device {
             id: offer.id.clone(),
-            health: "Healthy".to_owned(),
-            topology: offer.zone.map(|zone| TopologyInfo { nodes: vec![NumaNode { id: i64::from(zone) }] }),
+            health: if offer.is_healthy { "Healthy" } else { "Unhealthy" }.to_owned(),
+            topology: (!offer.zones.is_empty())
+                .then(|| TopologyInfo { nodes: offer.zones.iter().map(|z| NumaNode { id: i64::from(*z) }).collect() }),
         });
         let all = ListAndWatchResponse { devices: devices.collect() };
         // Said once; an end would take all devices away.
@@ -182,4 +194,8 @@ impl DevicePlugin for Served {
     ) -> Result<Response<PreStartContainerResponse>, Status> {
         Err(Status::unimplemented("the options do not ask for it"))
     }
+}
+
+fn options(wish: Wish) -> DevicePluginOptions {
+    DevicePluginOptions { pre_start_required: false, preferred_allocation_available: wish == Wish::LastFirst }
 }

@@ -15,9 +15,14 @@ const PAGE_SIZES_KIB: [u64; 2] = [2048, 1_048_576];
 /// Device nodes of the driver that belong to no GPU.
 const DRIVER_NODES: [&str; 3] = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"];
 
-/// Writes `zones/`, `online`, `meminfo` and `nodes` into the folder.
+/// Writes `zones/`, `hugepages/`, `online`, `meminfo` and `nodes` into the folder, over those of another machine.
 pub(super) fn write(machine: &Machine, folder: &Path) -> Result<()> {
     let zones = folder.join("zones");
+    // The folder itself is what is seen: it stays.
+    for entry in fs::read_dir(&zones).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+    }
     let mut online = Vec::new();
     let mut memory_kib = 0_u64;
     for zone in &machine.zones {
@@ -32,6 +37,7 @@ pub(super) fn write(machine: &Machine, folder: &Path) -> Result<()> {
     for file in ["online", "possible", "has_cpu", "has_memory", "has_normal_memory"] {
         fs::write(zones.join(file), format!("{ids}\n"))?;
     }
+    write_huge_pages(&machine.zones, &folder.join("hugepages"))?;
     fs::write(folder.join("online"), format!("{}\n", CpuSet::from_cpus(online)))?;
     let mut meminfo = String::new();
     for field in ["MemTotal", "MemFree", "MemAvailable"] {
@@ -69,10 +75,15 @@ fn write_zone(machine: &Machine, zone: &MachineZone, cpus: &CpuSet, kib: u64, fo
     });
     let distances: Vec<String> = distances.iter().map(ToString::to_string).collect();
     fs::write(folder.join("distance"), distances.join(" ") + "\n")?;
+    write_huge_pages(std::slice::from_ref(zone), &folder.join("hugepages"))
+}
+
+/// The pools of zones together.
+fn write_huge_pages(zones: &[MachineZone], folder: &Path) -> Result<()> {
     for size in PAGE_SIZES_KIB {
-        let pages = zone.huge_pages.iter().flatten().filter(|pool| pool.page_kib == size);
-        let count: u64 = pages.map(|pool| pool.page_count).sum();
-        let pool = folder.join(format!("hugepages/hugepages-{size}kB"));
+        let pools = zones.iter().flat_map(|zone| zone.huge_pages.iter().flatten());
+        let count: u64 = pools.filter(|pool| pool.page_kib == size).map(|pool| pool.page_count).sum();
+        let pool = folder.join(format!("hugepages-{size}kB"));
         fs::create_dir_all(&pool)?;
         for (file, number) in [("nr_hugepages", count), ("free_hugepages", count), ("surplus_hugepages", 0)] {
             fs::write(pool.join(file), format!("{number}\n"))?;

@@ -57,6 +57,7 @@ mount --bind "$d/berth" /var/lib/berth
 
 # The machine.
 mount --bind "$d/zones" /sys/devices/system/node
+if [ -d /sys/kernel/mm/hugepages ]; then mount --bind "$d/hugepages" /sys/kernel/mm/hugepages; fi
 mount --bind "$d/online" /sys/devices/system/cpu/online
 mount --bind "$d/meminfo" /proc/meminfo
 mount --bind "$d/boot_id" /proc/sys/kernel/random/boot_id
@@ -82,7 +83,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Sets it up in a folder that has `kubelet/`, `berth/`, `zones/`, `online`, `meminfo`, `boot_id` and `nodes`, the names below
+    /// Sets it up in a folder that has `kubelet/`, `berth/`, `zones/`, `hugepages/`, `online`, `meminfo`, `boot_id` and `nodes`, the names below
     /// `/dev` that the machine has.
     pub(super) async fn set(folder: Folder) -> Result<Self> {
         if let Some(covered) = COVERED.iter().find(|covered| folder.path().starts_with(covered)) {

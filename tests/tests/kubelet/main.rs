@@ -1,3 +1,4 @@
 //! Tests on real nodes: a real kubelet and a real container runtime beside the real control plane. They need root.
 
 mod node;
+mod zones;

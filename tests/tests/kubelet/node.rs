@@ -9,7 +9,7 @@ use berth_tests::controlplane::{ControlPlane, Options};
 use berth_tests::real_cluster::{RealCluster, SOON, ids_held, whole_gpus};
 use berth_tests::real_node::{RealNode, can_run, pod};
 use berth_tests::running::plan_of;
-use berth_tests::stock_plugin::StockPlugin;
+use berth_tests::stock_plugin::{StockPlugin, Wish};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
 use serde_json::{Value, json};
@@ -69,7 +69,9 @@ async fn at_level_advice_a_pod_runs_with_what_the_stock_plugin_gave_and_drift_is
     }
     let cluster = RealCluster::start(&[("dgx-h100", "kn1")], &json!({}), &[]).await?;
     let node = &cluster.nodes[0];
-    let _plugin = StockPlugin::start(&node.kubelet_folder().join("device-plugins"), GPU, &whole_gpus(node)?).await?;
+    let _plugin =
+        StockPlugin::start(&node.kubelet_folder().join("device-plugins"), GPU, &whole_gpus(node)?, Wish::LastFirst)
+            .await?;
     cluster.until_offered("kn1", GPU, 8).await?;
     let topology = node.made().topology(None)?;
     let reports: Api<NodeTopology> = Api::all(cluster.running.plane.client());

@@ -99,7 +99,8 @@ pub(crate) struct WireArgs {
 
 fn policies() -> Vec<&'static str> {
     let peers = berth_pack::openb::peers::NAMES.map(|(name, _)| name);
-    std::iter::once(berth_pack::openb::berth::BERTH).chain(peers).collect()
+    use berth_pack::openb::berth::{BERTH, LEARNING};
+    [BERTH, LEARNING].into_iter().chain(peers).collect()
 }
 
 /// How large the `pack` run is.

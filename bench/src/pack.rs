@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use berth_core::Policy;
 use berth_pack::openb::arrive::{Arrivals, churn, fill};
-use berth_pack::openb::berth::{BERTH, Berth};
+use berth_pack::openb::berth::{BERTH, Berth, LEARNING};
 use berth_pack::openb::judge::Judge;
 use berth_pack::openb::peers::{self, Peer};
 use berth_pack::openb::replay::{Outcome, replay};
@@ -107,6 +107,9 @@ fn packed(args: &TraceArgs, load: Load, arrivals: impl Fn(&Trace, u64) -> Arriva
 fn judge(policy: &str, trace: &Trace, seed: u64) -> Result<Box<dyn Judge>> {
     if policy == BERTH {
         return Ok(Box::new(Berth::of(trace, Policy::default())?));
+    }
+    if policy == LEARNING {
+        return Ok(Box::new(Berth::learning(trace, Policy::default())?));
     }
     let peer: Peer = policy.parse().context("--policy")?;
     Ok(peers::judge(peer, trace, seed))

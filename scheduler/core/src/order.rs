@@ -3,7 +3,7 @@
 //! kube-scheduler breaks equal scores at random, and one step of ours (weight 200 x 10) outweighs all its own scores. So
 //! either every node has a rank of its own, or equal ranks say: here the choice is yours.
 
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::policy::ShortList;
 use crate::score::{Ppm, Score};
@@ -171,20 +171,27 @@ pub fn unique_ranks(keys: &[Key]) -> Vec<i64> {
 /// Nodes that differ by less are alike to a pod that kube-scheduler spreads; else its replicas would stack on the first one's node.
 const CLASS_WIDTH_MIN: u32 = 100_000;
 
-/// Wire scores in at most `steps` classes: inside a class the choice is kube-scheduler's. The classes part what lies between the best
-/// and the worst score of the call, since most of a score may be the same on all nodes. Nodes that are not trusted get 0.
+/// Wire scores in at most `steps` classes, of nodes with the zones of their labels: inside a class the choice is kube-scheduler's. So is
+/// the choice of the zone: a node's class is by how far it is behind the best of its own zone, else the zone that has the fullest
+/// nodes would get all replicas. The classes part what lies between the best and the worst score of a zone, since most of a score
+/// may be the same on all nodes. Nodes that are not trusted get 0.
 #[must_use]
-pub fn soft_ranks(keys: &[Key], steps: u32) -> Vec<i64> {
-    let scores = || keys.iter().map(|key| key.score());
-    let trusted = || scores().filter(|score| score.is_trusted).map(|score| score.value.0);
-    let best = trusted().max().unwrap_or(0);
-    let range = best.saturating_sub(trusted().min().unwrap_or(0));
+pub fn soft_ranks(nodes: &[(Key, Option<u32>)], steps: u32) -> Vec<i64> {
+    let mut bests: BTreeMap<Option<u32>, u32> = BTreeMap::new();
+    let scores = || nodes.iter().map(|(key, zone)| (key.score(), *zone));
+    for (score, zone) in scores().filter(|(score, _)| score.is_trusted) {
+        let best = bests.entry(zone).or_default();
+        *best = score.value.0.max(*best);
+    }
+    let behind = |score: Score, zone| bests.get(&zone).map_or(0, |best| best.saturating_sub(score.value.0));
+    let trusted = scores().filter(|(score, _)| score.is_trusted);
+    let range = trusted.map(|(score, zone)| behind(score, zone)).max().unwrap_or(0);
     let steps = steps.max(1);
     // Rounded up past the range, so that the worst is in the last class.
     let width = range.checked_div(steps).unwrap_or(0).saturating_add(1).max(CLASS_WIDTH_MIN);
-    let class = |score: Score| {
-        let behind = best.saturating_sub(score.value.0).checked_div(width).unwrap_or(0);
-        if score.is_trusted { i64::from(steps.saturating_sub(behind).max(1)) } else { 0 }
+    let class = |(score, zone): (Score, Option<u32>)| {
+        let classes = behind(score, zone).checked_div(width).unwrap_or(0);
+        if score.is_trusted { i64::from(steps.saturating_sub(classes).max(1)) } else { 0 }
     };
     scores().map(class).collect()
 }

@@ -150,6 +150,9 @@ pub struct Policy {
     default_class: String,
     classes: BTreeMap<String, Class>,
     tuning: Tuning,
+    /// The pods that the document expects.
+    seed: Vec<(Typical, u64)>,
+    learned_pods: usize,
     expected: Option<Arc<Expected>>,
 }
 
@@ -246,13 +249,25 @@ impl Policy {
         self.tuning
     }
 
+    /// The pods that the document expects, before any came.
+    #[must_use]
+    pub fn seed(&self) -> &[(Typical, u64)] {
+        &self.seed
+    }
+
+    /// Of how many of the newest pods the scheduler learns what to expect; 0 where only the document says it.
+    #[must_use]
+    pub fn learned_pods(&self) -> usize {
+        self.learned_pods
+    }
+
     /// The pods that are expected; `None` where nothing is.
     #[must_use]
     pub fn expected(&self) -> Option<&Expected> {
         self.expected.as_deref()
     }
 
-    /// The same policy with another expectation: kinds of pods and how often each comes.
+    /// The same policy with another expectation: kinds of pods and how often each comes. What the document said stays known.
     #[must_use]
     pub fn expecting(mut self, counts: &[(Typical, u64)]) -> Self {
         self.expected = (!counts.is_empty()).then(|| Arc::new(Expected::of(counts, self.tuning)));

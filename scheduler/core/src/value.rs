@@ -3,6 +3,7 @@
 //! A placement is judged by the worth of the node after it, less the worth before. So the choice of node and the choice of
 //! cards on it are one decision. All integers; the expectation is built once and then only read.
 
+pub mod learned;
 pub mod prices;
 
 /// Milli-GPU of one GPU.

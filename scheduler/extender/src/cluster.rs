@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use berth_core::Policy;
 use berth_core::demand::PodRequest;
 use berth_core::view::Knowledge;
@@ -13,6 +12,7 @@ use berth_index::{Evaluator, Event, Index, PodUid, Reader};
 
 use crate::audit;
 use crate::carriers::Carriers;
+use crate::learned::{Expectation, Learned};
 use crate::metrics::Metrics;
 
 /// The shared state. Everything in it is rebuilt from lists after a start.
@@ -30,7 +30,7 @@ pub struct Cluster {
     pub carriers: Carriers,
     /// Numbers.
     pub metrics: Arc<Metrics>,
-    policy: ArcSwap<Policy>,
+    learned: Learned,
     started: Instant,
     /// When a pod was last refused on every node, by the clock of holds; zero for never.
     refused_at_ms: AtomicU64,
@@ -46,23 +46,49 @@ impl Cluster {
             reader: Reader::default(),
             waiting: Waiting::default(),
             carriers: Carriers::default(),
+            learned: Learned::new(Arc::clone(&metrics)),
             metrics,
-            policy: ArcSwap::from_pointee(Policy::default()),
             started: Instant::now(),
             refused_at_ms: AtomicU64::new(0),
         }
     }
 
-    /// The policy in force. A call takes it once, so that an edit never shows in the middle of one.
+    /// The policy in force, with what is expected. A call takes it once, so that an edit never shows in the middle of one.
     #[must_use]
     pub fn policy(&self) -> Arc<Policy> {
-        self.policy.load_full()
+        self.learned.policy()
+    }
+
+    /// The policy as its document says it.
+    #[must_use]
+    pub fn policy_said(&self) -> Arc<Policy> {
+        self.learned.said()
+    }
+
+    /// What is expected, and from how many pods.
+    pub(crate) fn expectation(&self) -> Expectation {
+        self.learned.expectation()
+    }
+
+    /// A pod came that asks for extended resources, or was told of again: what comes is what is expected.
+    pub fn pod_came(&self, created: &str, request: &PodRequest) {
+        self.learned.came(created, request, || self.index.snapshot());
+    }
+
+    /// All pods that ask for extended resources, as a full list has them.
+    pub fn pods_listed<'p>(&self, pods: impl Iterator<Item = (&'p str, &'p PodRequest)>) {
+        self.learned.listed(pods, &self.index.snapshot());
+    }
+
+    /// All reports were listed.
+    pub(crate) fn reports_listed(&self) {
+        self.learned.reports_listed(&self.index.snapshot());
     }
 
     /// Puts a policy in force for the next call.
     pub fn set_policy(&self, policy: Policy) {
         let names = policy.resources().clone();
-        self.policy.store(Arc::new(policy));
+        self.learned.set_policy(policy, &self.index.snapshot());
         self.index.apply(Event::Resources(names));
     }
 

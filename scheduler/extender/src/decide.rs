@@ -74,17 +74,17 @@ struct Judged {
 }
 
 impl Judged {
-    fn keys(&self) -> Vec<Key> {
-        self.fits.iter().map(Candidate::key).collect()
+    fn scores(&self, demand: &Demand, policy: &Policy) -> Vec<i64> {
+        if demand.has_soft_wishes {
+            let zoned: Vec<(Key, Option<u32>)> = self.fits.iter().map(|fit| (fit.key(), fit.zone)).collect();
+            return soft_ranks(&zoned, policy.soft_steps());
+        }
+        unique_ranks(&self.fits.iter().map(Candidate::key).collect::<Vec<_>>())
     }
 }
 
 fn wire_reason(reason: Unfitness) -> Reason {
     Reason { code: reason.code(), text: reason.text(), helped_by_preemption: reason.helped_by_preemption() }
-}
-
-fn wire_scores(keys: &[Key], demand: &Demand, policy: &Policy) -> Vec<i64> {
-    if demand.has_soft_wishes { soft_ranks(keys, policy.soft_steps()) } else { unique_ranks(keys) }
 }
 
 /// How many nodes the short list of this pod holds: four times as many each time it comes back unbound, since a later
@@ -142,7 +142,7 @@ impl Decide for Decider {
         }
         let snapshot = cluster.index.snapshot();
         let judged = self.judge(&demand, names, &policy, &snapshot);
-        let scores = wire_scores(&judged.keys(), &demand, &policy);
+        let scores = judged.scores(&demand, &policy);
         Ok(PriorityAnswer { scores: judged.asked.into_iter().zip(scores).collect() })
     }
 
@@ -178,8 +178,14 @@ impl Decide for Decider {
         let demand = Demand::parse(&pod_request(pod), &policy).ok().filter(|d| d.shape.asks_for_devices())?;
         let snapshot = cluster.index.snapshot();
         let listed = cluster.reader.read(&snapshot, list).filter(|listed| listed.len() <= NODE_NAMES_MAX)?;
-        let (places, keys) = cluster.evaluator.keys(&snapshot, &listed, &demand.shape, &policy);
-        let scores = wire_scores(&keys, &demand, &policy);
+        let evaluator = &cluster.evaluator;
+        let (places, scores) = if demand.has_soft_wishes {
+            let (places, keys) = evaluator.zoned_keys(&snapshot, &listed, &demand.shape, &policy);
+            (places, soft_ranks(&keys, policy.soft_steps()))
+        } else {
+            let (places, keys) = evaluator.keys(&snapshot, &listed, &demand.shape, &policy);
+            (places, unique_ranks(&keys))
+        };
         let quoted = places.iter().filter_map(|place| listed.quoted(list, *place));
         let body = encode_scores(quoted.zip(scores));
         Some(Written { body, asked_count: listed.len(), named_count: places.len() })

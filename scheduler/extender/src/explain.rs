@@ -18,7 +18,7 @@ use crate::cluster::Cluster;
 use crate::convert::pod_request;
 use crate::decide::Mode;
 use crate::http::{ExplainError, ExplainRequest};
-use form::{Choice, Explanation, HeldOn, ReasonCount};
+use form::{Choice, Expected, Explanation, HeldOn, ReasonCount};
 
 /// Fitting nodes that are told in full.
 const OPTIONS_MAX: usize = 5;
@@ -98,6 +98,7 @@ fn told(
     explanation.nodes_fit = plans.len();
     explanation.options = options(&plans);
     explanation.reasons = refusals;
+    explanation.expected = Expected::of(&cluster.expectation());
     explanation.summary = summary(&explanation, &policy, &demand);
     explanation
 }

@@ -19,6 +19,7 @@ mod fake_api;
 mod fixture;
 pub mod http;
 pub mod ingest;
+mod learned;
 pub mod machines;
 pub mod metrics;
 pub mod requeue;

@@ -103,6 +103,12 @@ pub struct Metrics {
     pub policy_reloads: Family<ByResult, Counter>,
     /// When a policy was last taken, in Unix seconds.
     pub policy_last_success: Gauge<f64, AtomicU64>,
+    /// Pods that the expectation was learned from.
+    pub expected_pods: Gauge,
+    /// Fingerprint of the expectation in force.
+    pub expected_hash: Gauge,
+    /// Expectations that came into force.
+    pub expected_changes: Counter,
     /// Full lists after the first one.
     pub watch_relists: Family<ByKind, Counter>,
     /// Nodes in the snapshot that decisions read.
@@ -137,6 +143,9 @@ impl Metrics {
             unhealthy_gpu_pods: Gauge::default(),
             policy_reloads: Family::default(),
             policy_last_success: Gauge::default(),
+            expected_pods: Gauge::default(),
+            expected_hash: Gauge::default(),
+            expected_changes: Counter::default(),
             watch_relists: Family::default(),
             snapshot_nodes: Gauge::default(),
             panics: Counter::default(),
@@ -187,11 +196,23 @@ impl Metrics {
         let help = "When a policy was last taken, in Unix time";
         let name = "policy_last_success_timestamp";
         registry.register_with_unit(name, help, Unit::Seconds, self.policy_last_success.clone());
+        self.register_expected();
+        let registry = &mut self.registry;
         registry.register("watch_relists", "Full lists after the first", self.watch_relists.clone());
         let help = "Nodes in the snapshot that decisions read";
         registry.register("snapshot_nodes", help, self.snapshot_nodes.clone());
         let help = "Nodes touched so that kube-scheduler tries pods again";
         registry.register("requeue_touches", help, self.requeue_touches.clone());
+    }
+
+    fn register_expected(&mut self) {
+        let registry = &mut self.registry;
+        let help = "Pods that the expectation of further pods was learned from";
+        registry.register("expected_pods", help, self.expected_pods.clone());
+        let help = "Fingerprint of the expectation in force: equal ones are equal expectations";
+        registry.register("expected_hash", help, self.expected_hash.clone());
+        let help = "Learned expectations that came into force";
+        registry.register("expected_changes", help, self.expected_changes.clone());
     }
 
     /// The OpenMetrics text of all metrics.
@@ -220,6 +241,9 @@ mod tests {
 berth_bind_results counter
 berth_build info
 berth_drift_pods gauge
+berth_expected_changes counter
+berth_expected_hash gauge
+berth_expected_pods gauge
 berth_extender_connections gauge
 berth_extender_connections_cut counter
 berth_extender_filter_rejections counter

@@ -143,6 +143,25 @@ impl Evaluator {
         fitting
     }
 
+    /// Of every node that fits its place in the call, what orders it, and its zone.
+    #[must_use]
+    pub fn zoned_keys(
+        &self,
+        snapshot: &Snapshot,
+        listed: &Listed,
+        shape: &Shape,
+        policy: &Arc<Policy>,
+    ) -> (Vec<usize>, Vec<(Key, Option<u32>)>) {
+        let mut inner = self.lock();
+        let (remembered, mut judge) = inner.open(snapshot, shape, policy);
+        let mut fitting = (Vec::with_capacity(listed.len()), Vec::with_capacity(listed.len()));
+        keys::for_each(remembered, &mut judge, snapshot, listed, |place, position, key| {
+            fitting.0.push(place);
+            fitting.1.push((key, snapshot.standing(position).and_then(|standing| standing.zone)));
+        });
+        fitting
+    }
+
     /// How many nodes were evaluated so far, over all calls.
     #[must_use]
     pub fn evaluation_count(&self) -> u64 {

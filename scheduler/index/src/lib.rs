@@ -5,6 +5,7 @@
 //! hints whose loss costs a retry, never a double booking.
 #![forbid(unsafe_code)]
 
+mod arrivals;
 mod eval;
 mod event;
 mod hold;
@@ -23,6 +24,7 @@ use arc_swap::ArcSwap;
 use berth_core::{Demand, Plan, Policy, Unfit};
 use berth_model::NodeName;
 
+pub use arrivals::Arrivals;
 pub use eval::{Evaluator, Listing, Verdict};
 pub use event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
 pub use ledger::{HeldShare, Holder};

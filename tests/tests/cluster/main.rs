@@ -14,4 +14,5 @@ mod plugin;
 mod reported;
 mod rights;
 mod scheduling;
+mod spread;
 mod stream;

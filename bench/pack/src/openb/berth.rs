@@ -3,7 +3,7 @@
 //! CPU and memory are kube-scheduler's to check, and the replay does that before it asks. The report of a host has no links and no
 //! zones: the trace says nothing of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -12,6 +12,7 @@ use berth_core::device::Portion;
 use berth_core::place::Afresh;
 use berth_core::plan::decide;
 use berth_core::value::Typical;
+use berth_core::value::learned::{Ask, LOOK_PODS, Mix};
 use berth_core::view::{Compute, Hardware, Knowledge, SharedGpu};
 use berth_core::wish::Force;
 use berth_core::zone::PodAsk;
@@ -23,11 +24,13 @@ use berth_model::{
 
 use super::GPU_MILLI;
 use super::host::{Cards, Host};
-use super::judge::{Judge, Offer};
+use super::judge::{Change, Judge, Offer};
 use super::trace::{PodClass, Trace};
 
 /// Its name on the command line.
 pub const BERTH: &str = "berth";
+/// The same, which knows nothing beforehand and learns from the pods that come.
+pub const LEARNING: &str = "berth-learning";
 
 const GPU_RESOURCE: &str = "nvidia.com/gpu";
 
@@ -38,6 +41,34 @@ pub struct Berth {
     models: Vec<String>,
     /// Idle nodes by model and GPU count.
     idle: BTreeMap<(usize, usize), NodeView>,
+    learned: Option<Learned>,
+}
+
+/// What was learned so far, as the scheduler does it of the pods that come to it: those without GPUs do not.
+#[derive(Debug, Default)]
+struct Learned {
+    newest_first: VecDeque<Typical>,
+    mix: Mix,
+    unseen: u32,
+}
+
+impl Learned {
+    /// Whether the pod makes a mix that is worth a change.
+    fn take(&mut self, kind: Typical, window: usize) -> bool {
+        self.newest_first.push_front(kind);
+        self.newest_first.truncate(window);
+        self.unseen += 1;
+        if self.unseen < LOOK_PODS {
+            return false;
+        }
+        self.unseen = 0;
+        let mix = Mix::of(self.newest_first.iter().copied(), window, &[]);
+        let is_new = mix.is_far_from(&self.mix);
+        if is_new {
+            self.mix = mix;
+        }
+        is_new
+    }
 }
 
 impl Berth {
@@ -58,7 +89,16 @@ impl Berth {
                 entry.insert(idle_node(&trace.models[host.model], host.gpu_count)?);
             }
         }
-        Ok(Self { policy: policy.expecting(&counts), models: trace.models.clone(), idle })
+        Ok(Self { policy: policy.expecting(&counts), models: trace.models.clone(), idle, learned: None })
+    }
+
+    /// The policy that expects nothing and learns.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn learning(trace: &Trace, policy: Policy) -> Result<Self> {
+        let Self { policy, models, idle, .. } = Self::of(trace, policy)?;
+        Ok(Self { policy: policy.expecting(&[]), models, idle, learned: Some(Learned::default()) })
     }
 
     /// The policy, with what it expects.
@@ -113,6 +153,16 @@ impl Judge for Berth {
         let fit = decide(&view, &self.shape(class), &self.policy, &mut Afresh).ok()?;
         let cards = fit.set()?.iter().fold(0, |cards: Cards, index| cards | 1 << index.0);
         Some(Offer { score: i64::from(fit.score.value.0), cards })
+    }
+
+    fn arrived(&mut self, class: &PodClass) -> Change {
+        let kind = Ask::of(&self.shape(class)).and_then(|ask| ask.kind(None));
+        let (Some(learned), Some(kind)) = (&mut self.learned, kind) else { return Change::None };
+        if !learned.take(kind, self.policy.learned_pods()) {
+            return Change::None;
+        }
+        self.policy = self.policy.clone().expecting(learned.mix.counts());
+        Change::All
     }
 }
 

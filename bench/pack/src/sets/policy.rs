@@ -7,12 +7,14 @@ use anyhow::{Result, bail};
 use berth_core::demand::{ContainerRequest, PodRequest};
 use berth_core::place::{Afresh, Free, Rule, choose};
 use berth_core::plan::decide;
+use berth_core::value::{GPU_MILLI, Typical};
 use berth_core::view::{Compute, Hardware, Knowledge};
 use berth_core::wish::Force;
 use berth_core::{Demand, Fabric, NodeView, Score};
 use berth_model::{GpuSet, MiB, NicSet, NodeTopology};
 
 use super::allocator::Allocator;
+use super::replay::SIZES;
 
 /// Chooses node and set for one job.
 pub trait Policy {
@@ -21,7 +23,7 @@ pub trait Policy {
 }
 
 /// Names of the policies.
-pub const NAMES: [&str; 5] = ["berth", "table", "go-gpuallocator", "best-fit", "index"];
+pub const NAMES: [&str; 6] = ["berth", "berth-expecting", "table", "go-gpuallocator", "best-fit", "index"];
 
 /// A policy by name, for nodes of one kind.
 ///
@@ -29,7 +31,8 @@ pub const NAMES: [&str; 5] = ["berth", "table", "go-gpuallocator", "best-fit", "
 /// A name that is none of [`NAMES`].
 pub fn policy(name: &str, machine: &NodeTopology) -> Result<Box<dyn Policy>> {
     Ok(match name {
-        "berth" => Box::new(Berth::of(machine)),
+        "berth" => Box::new(Berth::of(machine, berth_core::Policy::default())),
+        "berth-expecting" => Box::new(Berth::of(machine, expecting())),
         "table" => Box::new(BestFit(Inside::Table(Arc::new(Fabric::of(machine))))),
         "go-gpuallocator" => Box::new(BestFit(Inside::Allocator(Allocator::of(machine), HashMap::new()))),
         "best-fit" => Box::new(BestFit(Inside::Lowest)),
@@ -77,6 +80,18 @@ pub fn plain(size: u32) -> Rule {
     Rule { size, link: None, rail: Force::Off, zone: Force::Off }
 }
 
+/// Cores that come with each GPU.
+const CPU_MILLI_PER_GPU: u64 = 16_000;
+
+/// The default policy once it has learned what comes.
+fn expecting() -> berth_core::Policy {
+    let kind = |(size, share): (u32, u32)| {
+        let cpu_milli = CPU_MILLI_PER_GPU * u64::from(size);
+        (Typical { gpu_count: size, gpu_milli: GPU_MILLI, cpu_milli }, u64::from(share))
+    };
+    berth_core::Policy::default().expecting(&SIZES.map(kind))
+}
+
 /// The scheduler's own decision: the best score of all nodes, of equal ones the first. Nodes in one state get one answer.
 struct Berth {
     view: NodeView,
@@ -85,7 +100,7 @@ struct Berth {
 }
 
 impl Berth {
-    fn of(machine: &NodeTopology) -> Self {
+    fn of(machine: &NodeTopology, policy: berth_core::Policy) -> Self {
         let offered = u64::from(machine.all_gpus().gpu_count());
         let view = NodeView {
             name: machine.parts().node.clone(),
@@ -103,14 +118,16 @@ impl Berth {
             requested: Compute::default(),
             site: None,
         };
-        Self { view, policy: berth_core::Policy::default(), known: HashMap::new() }
+        Self { view, policy, known: HashMap::new() }
     }
 
     /// CPU and memory come with the GPUs in even parts, so that they decide nothing.
     fn decide(&self, free: GpuSet, size: u32) -> Option<(Score, GpuSet)> {
         let all = self.view.hardware.as_ref()?.topology.all_gpus();
-        let compute =
-            |gpus: u32| Compute { cpu_milli: 16_000 * u64::from(gpus), memory: MiB(131_072 * u64::from(gpus)) };
+        let compute = |gpus: u32| Compute {
+            cpu_milli: CPU_MILLI_PER_GPU * u64::from(gpus),
+            memory: MiB(131_072 * u64::from(gpus)),
+        };
         let held = all.minus(free);
         let view = NodeView { held, requested: compute(held.gpu_count()), ..self.view.clone() };
         let text = |key: &str, value: String| (key.to_owned(), value);

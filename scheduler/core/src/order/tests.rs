@@ -20,6 +20,10 @@ fn keys(candidates: &[Candidate]) -> Vec<Key> {
     candidates.iter().map(Candidate::key).collect()
 }
 
+fn zoned(candidates: &[Candidate]) -> Vec<(Key, Option<u32>)> {
+    candidates.iter().map(|candidate| (candidate.key(), candidate.zone)).collect()
+}
+
 const LIST: ShortList = ShortList { size: Some(8), size_soft: None, per_zone: 2 };
 
 #[test]
@@ -60,13 +64,14 @@ fn unique_ranks_differ_everywhere_and_follow_the_scores() {
 }
 
 #[test]
-fn soft_ranks_have_few_steps_and_never_turn_the_order_round() {
+fn soft_ranks_have_few_steps_and_never_turn_the_order_of_a_zone_round() {
     let all = candidates(50, 5);
-    let ranks = soft_ranks(&keys(&all), 4);
+    let ranks = soft_ranks(&zoned(&all), 4);
     assert!(ranks.iter().collect::<BTreeSet<_>>().len() <= 5);
     for a in 0..50 {
         for b in 0..50 {
-            assert!(all[a].score > all[b].score || ranks[a] <= ranks[b]);
+            let is_alike = all[a].zone != all[b].zone || all[a].score > all[b].score;
+            assert!(is_alike || ranks[a] <= ranks[b]);
         }
         assert_eq!(ranks[a] == 0, !all[a].score.is_trusted);
     }
@@ -81,12 +86,21 @@ fn soft_classes_part_what_differs_and_leave_small_differences_alone() {
             zone: None,
             is_avoided: false,
         };
-        soft_ranks(&keys(&values.iter().map(one).collect::<Vec<_>>()), 4)
+        soft_ranks(&zoned(&values.iter().map(one).collect::<Vec<_>>()), 4)
     };
     assert_eq!(of(&[600_000, 740_000]), [3, 4], "most of the score is the same everywhere");
     assert_eq!(of(&[640_001, 740_000]), [4, 4], "less than a class");
     assert_eq!(of(&[0, 250_000, 500_000, 750_000, 1_000_000]), [1, 2, 3, 4, 4]);
     assert_eq!(of(&[]), [0_i64; 0]);
+}
+
+#[test]
+fn the_best_nodes_of_all_zones_are_alike_to_a_pod_that_is_spread() {
+    let one = |zone, value| (Key::of(Score { is_trusted: true, value: Ppm(value) }, 0), zone);
+    let (a, b) = (Some(0), Some(1));
+    let ranks =
+        soft_ranks(&[one(a, 900_000), one(a, 500_000), one(b, 300_000), one(b, 100_000), one(None, 700_000)], 4);
+    assert_eq!(ranks, [4, 1, 4, 3, 4]);
 }
 
 #[test]

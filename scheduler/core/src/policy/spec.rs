@@ -142,6 +142,8 @@ pub(super) fn built_in() -> Policy {
         default_class: "default".to_owned(),
         classes: classes.into_iter().map(|(name, class)| (name.to_owned(), class)).collect(),
         tuning: left::BEST,
+        seed: Vec::new(),
+        learned_pods: left::LEARNED_PODS,
         expected: None,
     }
 }

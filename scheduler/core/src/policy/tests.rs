@@ -73,7 +73,8 @@ fn expected_pods_are_read_and_what_cannot_be_is_refused_with_its_key() {
     assert_eq!(Policy::default().expected(), None);
     let share = one("{gpus: 1, gpuMilli: 470, cpuMilli: 6000, weight: 24}").unwrap();
     let kind = Typical { gpu_count: 1, gpu_milli: 470, cpu_milli: 6000 };
-    assert_eq!(share, Policy::default().expecting(&[(kind, 24)]));
+    assert_eq!(share.expected(), Policy::default().expecting(&[(kind, 24)]).expected());
+    assert_eq!((share.seed(), Policy::default().seed()), (&[(kind, 24)][..], &[][..]));
     for (kind, said) in [
         ("{gpus: 2, gpuMilli: 470, cpuMilli: 1, weight: 1}", "expected[0].gpuMilli: only a pod of one GPU"),
         ("{gpus: 1, gpuMilli: 1001, cpuMilli: 1, weight: 1}", "expected[0].gpuMilli: 1001 is not between 1 and 1000"),
@@ -84,6 +85,7 @@ fn expected_pods_are_read_and_what_cannot_be_is_refused_with_its_key() {
         assert!(error.message.contains(said), "{}", error.message);
         assert_eq!(error.line, 4, "{}", error.message);
     }
+    assert_eq!(parse(&with("left: {learnedPods: 0}\n")).unwrap().learned_pods(), 0);
     let error = parse(&with("left: {stepMilli: 0}\n")).unwrap_err();
     assert!(error.message.contains("left.stepMilli: 0 is not between 1 and 1000"), "{}", error.message);
 }

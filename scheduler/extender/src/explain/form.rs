@@ -3,10 +3,12 @@
 use berth_core::annotation::{Level, Note};
 use berth_core::score::Ppm;
 use berth_core::unfit::Reason;
+use berth_core::value::Typical;
 use berth_core::{Plan, Score};
 use serde::Serialize;
 
 use crate::decide::Mode;
+use crate::learned::Expectation;
 
 /// Why a pod is where it is, or nowhere.
 #[derive(Debug, Serialize)]
@@ -33,6 +35,9 @@ pub(super) struct Explanation {
     pub(super) options: Vec<Choice>,
     /// Why the other nodes are out: what may pass by waiting first, then most frequent first.
     pub(super) reasons: Vec<ReasonCount>,
+    /// The pods that were expected, where that counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) expected: Option<Expected>,
     /// Where the pod is bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) held: Option<HeldOn>,
@@ -63,8 +68,57 @@ impl Explanation {
             nodes_fit: 0,
             options: Vec::new(),
             reasons: Vec::new(),
+            expected: None,
             held: None,
         }
+    }
+}
+
+/// What the part `left` of the scores went by.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Expected {
+    /// Pods that it was learned from; what the policy's document expects stands for those that are missing.
+    learned_from: usize,
+    /// Equal ones are equal expectations, on every replica.
+    hash: String,
+    /// How many kinds there are.
+    kind_count: usize,
+    /// The most frequent ones.
+    kinds: Vec<ExpectedKind>,
+}
+
+/// A kind of pod.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExpectedKind {
+    gpus: u32,
+    /// Of each of its GPUs.
+    gpu_milli: u32,
+    cpu_milli: u64,
+    /// Its part of all, in parts per million.
+    part: u64,
+}
+
+/// Kinds that are told.
+const KINDS_TOLD: usize = 8;
+
+impl Expected {
+    /// `None` where nothing is expected.
+    pub(super) fn of(expectation: &Expectation) -> Option<Self> {
+        let parts = expectation.mix.parts();
+        let kind = |(kind, part): &(Typical, u64)| ExpectedKind {
+            gpus: kind.gpu_count,
+            gpu_milli: kind.gpu_milli,
+            cpu_milli: kind.cpu_milli,
+            part: *part,
+        };
+        (!parts.is_empty()).then(|| Self {
+            learned_from: expectation.pods,
+            hash: format!("{:013x}", expectation.mix.fingerprint()),
+            kind_count: parts.len(),
+            kinds: parts.iter().take(KINDS_TOLD).map(kind).collect(),
+        })
     }
 }
 

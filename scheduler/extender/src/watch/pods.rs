@@ -23,8 +23,12 @@ pub(super) struct Pods {
 /// What is kept of a pod until its list is complete.
 pub(super) struct Seen {
     facts: PodFacts,
-    /// The request of a pod that waits for us.
-    waits: Option<PodRequest>,
+    /// When the pod was made.
+    created: String,
+    /// What it asks for, where it asks for devices of any kind.
+    request: Option<PodRequest>,
+    /// Whether it waits for us.
+    waits: bool,
 }
 
 impl Pods {
@@ -32,8 +36,8 @@ impl Pods {
         Self { sinks, scheduler_name, list: None }
     }
 
-    /// Whether the pod waits for a node from us: not bound, not leaving, not held back by gates, and asking for devices. Which
-    /// devices are GPUs is policy, and a new policy must find the pods that waited before it.
+    /// Whether the pod, which asks for devices, waits for a node from us: not bound, not leaving, not held back by gates. Which devices
+    /// are GPUs is policy, and a new policy must find the pods that waited before it.
     fn waits(&self, pod: &Pod, facts: &PodFacts) -> bool {
         let is_ours = self.scheduler_name.as_ref().is_none_or(|name| *name == pod.spec.scheduler_name);
         is_ours
@@ -41,11 +45,10 @@ impl Pods {
             && !facts.is_ended
             && pod.metadata.deletion_timestamp.is_empty()
             && pod.spec.scheduling_gates.0 == 0
-            && facts.totals.extended.values().any(|count| *count > 0)
     }
 
-    fn note_waiting(&self, uid: &PodUid, waits: Option<PodRequest>) {
-        match waits {
+    fn note_waiting(&self, uid: &PodUid, request: Option<PodRequest>) {
+        match request {
             Some(request) => self.sinks.cluster.waiting.remember(request),
             None => self.sinks.cluster.waiting.forget(uid),
         }
@@ -64,8 +67,10 @@ impl Sink<WatchedPod> for Pods {
             tracing::error!(namespace, pod = name, "a pod is left out: its UID or its node's name cannot be read");
             return None;
         };
-        let waits = self.waits(&pod, &facts).then(|| pod_request(&pod));
-        Some(Seen { facts, waits })
+        let asks = facts.totals.extended.values().any(|count| *count > 0);
+        let waits = asks && self.waits(&pod, &facts);
+        let request = asks.then(|| pod_request(&pod));
+        Some(Seen { facts, created: pod.metadata.creation_timestamp, request, waits })
     }
 
     async fn begin(&mut self) {
@@ -78,10 +83,12 @@ impl Sink<WatchedPod> for Pods {
     }
 
     fn replace(&mut self, items: Vec<Self::Item>) -> bool {
+        let came = items.iter().flatten().filter_map(|seen| Some((seen.created.as_str(), seen.request.as_ref()?)));
+        self.sinks.cluster.pods_listed(came);
         let mut live = Vec::with_capacity(items.len());
         let mut waiting = Vec::new();
-        for Seen { facts, waits } in items.into_iter().flatten() {
-            waiting.extend(waits.map(|request| (facts.uid.clone(), request)));
+        for Seen { facts, request, waits, .. } in items.into_iter().flatten() {
+            waiting.extend(request.filter(|_| waits).map(|request| (facts.uid.clone(), request)));
             live.push(Event::Pod(Box::new(facts)));
         }
         let changes = self.sinks.cluster.index.reset(Kind::Pods, live);
@@ -98,11 +105,14 @@ impl Sink<WatchedPod> for Pods {
     }
 
     fn take(&mut self, item: Self::Item) -> bool {
-        if let Some(Seen { facts, waits }) = item {
+        if let Some(Seen { facts, created, request, waits }) = item {
+            if let Some(request) = &request {
+                self.sinks.cluster.pod_came(&created, request);
+            }
             let uid = facts.uid.clone();
             let change = self.sinks.cluster.index.apply(Event::Pod(Box::new(facts)));
             self.sinks.growth_seen(&change);
-            self.note_waiting(&uid, waits);
+            self.note_waiting(&uid, request.filter(|_| waits));
         }
         false
     }

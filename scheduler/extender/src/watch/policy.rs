@@ -66,7 +66,7 @@ impl PolicyDocument {
         self.count("ok");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.sinks.cluster.metrics.policy_last_success.set(now.as_secs_f64());
-        if *self.sinks.cluster.policy() == policy {
+        if *self.sinks.cluster.policy_said() == policy {
             tracing::info!(policy = self.place, "the policy says what is in force already");
             return;
         }

@@ -242,6 +242,7 @@ impl Sink<WatchedReport> for Reports {
             let late = too_old.remove(&node).map(|text| Refusal { code: "generation", text });
             self.judge(&node, about, refused.or(late));
         }
+        self.sinks.cluster.reports_listed();
         true
     }
 

@@ -5,6 +5,8 @@ use serde::Deserialize;
 use super::ink::{faint, strong, warn};
 use super::size::{indented, percent};
 
+/// Kinds of expected pods that are shown.
+const KINDS_SHOWN: usize = 3;
 /// The kind that this file knows.
 const KIND: &str = "Explanation";
 
@@ -21,7 +23,25 @@ struct Explanation {
     nodes_fit: usize,
     options: Vec<Choice>,
     reasons: Vec<Reason>,
+    expected: Option<Expected>,
     held: Option<Held>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Expected {
+    learned_from: usize,
+    kind_count: usize,
+    kinds: Vec<ExpectedKind>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ExpectedKind {
+    gpus: u32,
+    gpu_milli: u32,
+    cpu_milli: u64,
+    part: u32,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -95,6 +115,9 @@ impl Explanation {
             text.push_str(&format!("{} nodes would do, best first:\n", self.nodes_fit));
             self.options.iter().for_each(|choice| text.push_str(&indented(&choice.text(), "  ")));
         }
+        if let Some(expected) = self.expected.as_ref().filter(|_| !self.options.is_empty()) {
+            text.push_str(&format!("{}\n", faint(expected.text())));
+        }
         // Out of no node: the pod itself is at fault, and the summary has said so.
         let (of_nodes, of_pod): (Vec<&Reason>, Vec<&Reason>) = self.reasons.iter().partition(|r| r.nodes > 0);
         of_pod.iter().filter(|r| !r.advice.is_empty()).for_each(|r| text.push_str(&r.help()));
@@ -103,6 +126,23 @@ impl Explanation {
             of_nodes.iter().for_each(|reason| text.push_str(&indented(&reason.text(), "  ")));
         }
         text
+    }
+}
+
+impl Expected {
+    fn text(&self) -> String {
+        let kind = |kind: &ExpectedKind| {
+            let share = if kind.gpu_milli < 1000 { format!(" x {}%", kind.gpu_milli / 10) } else { String::new() };
+            format!("{} {} GPU{share} with {} cores", percent(kind.part), kind.gpus, kind.cpu_milli.div_ceil(1000))
+        };
+        let kinds: Vec<String> = self.kinds.iter().take(KINDS_SHOWN).map(kind).collect();
+        let more = self.kind_count.saturating_sub(kinds.len());
+        let more = if more > 0 { format!("; {more} more kinds") } else { String::new() };
+        format!(
+            "part left: what is left for the pods expected, learned from {}: {}{more}",
+            self.learned_from,
+            kinds.join("; ")
+        )
     }
 }
 

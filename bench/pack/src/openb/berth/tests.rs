@@ -32,6 +32,36 @@ fn berth_loses_less_than_best_fit_when_pods_come_and_go_at_full_load() {
     assert!(berth <= 0.92 * best_fit, "{berth} of {best_fit}");
 }
 
+/// Knows nothing beforehand; `learned_pods: 0` never does.
+fn unknowing(trace: &Trace, left: &str) -> Berth {
+    let document = format!("apiVersion: config.berth.dev/v1alpha1\nkind: Policy\nleft: {{{left}}}\n");
+    Berth::learning(trace, berth_core::policy::parse(&document).unwrap()).unwrap()
+}
+
+#[test]
+fn learning_from_the_pods_that_come_is_worth_most_of_knowing_them() {
+    let (mut nothing, mut learning, mut knowing) = (0.0, 0.0, 0.0);
+    for seed in 1..=4 {
+        let trace = synthetic::trace(seed);
+        let arrivals = churn(&trace, 1.0, 8000, seed);
+        let loss = |mut berth: Berth| replay(&trace, &arrivals, &mut berth).late_loss / 4.0;
+        nothing += loss(unknowing(&trace, "learnedPods: 0"));
+        learning += loss(unknowing(&trace, ""));
+        knowing += loss(Berth::of(&trace, Policy::default()).unwrap());
+    }
+    assert!(learning < 0.95 * nothing, "{nothing} {learning} {knowing}");
+    assert!(learning < knowing + 0.3 * (nothing - knowing), "{nothing} {learning} {knowing}");
+}
+
+#[test]
+fn what_is_learned_changes_so_seldom_that_few_hosts_are_asked_again() {
+    let trace = synthetic::trace(1);
+    let arrivals = churn(&trace, 1.0, 8000, 1);
+    let asked = |mut berth: Berth| replay(&trace, &arrivals, &mut berth).evaluations;
+    let (learning, knowing) = (asked(unknowing(&trace, "")), asked(Berth::of(&trace, Policy::default()).unwrap()));
+    assert!(learning < 1.2 * knowing, "{learning} {knowing}");
+}
+
 #[test]
 fn a_host_and_its_view_agree_on_what_fits() {
     let trace = synthetic::trace(1);

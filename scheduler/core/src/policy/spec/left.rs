@@ -18,6 +18,10 @@ pub(super) const BEST: Tuning = Tuning {
     step_milli: 60,
 };
 
+/// Of how many pods is learned: a fourth of them is what a mix needs to be known, and the rest are its past.
+pub(super) const LEARNED_PODS: usize = 1600;
+/// Most pods that are remembered to learn from: each takes about half a kilobyte.
+const LEARNED_PODS_MAX: u32 = 10_000;
 /// Largest weight of a part: ten times what the idle GPUs themselves count.
 const PERMILLE_MAX: u32 = 10_000;
 /// Most kinds of pods: clusters show one or two hundred, of which a few dozen matter.
@@ -35,6 +39,7 @@ pub(super) struct LeftSpec {
     multi_share_permille: Option<Spanned<u32>>,
     waste_permille: Option<Spanned<u32>>,
     step_milli: Option<Spanned<u32>>,
+    learned_pods: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -61,12 +66,17 @@ pub(super) fn take(mut policy: Policy, left: &LeftSpec, expected: &[Spanned<Kind
             *known = bounded(given, &format!("left.{field}"), least, most)?;
         }
     }
+    if let Some(pods) = &left.learned_pods {
+        let pods = bounded(pods, "left.learnedPods", 0, LEARNED_PODS_MAX)?;
+        policy.learned_pods = usize::try_from(pods).unwrap_or(0);
+    }
     if expected.len() > KINDS_MAX {
         let at = expected.first().map_or(Location::UNKNOWN, |kind| kind.referenced);
         return wrong(at, format!("expected: {} kinds, at most {KINDS_MAX} are right", expected.len()));
     }
     let counts =
         expected.iter().enumerate().map(|(at, kind)| kind_of(at, &kind.value)).collect::<Result<Vec<_>, _>>()?;
+    policy.seed.clone_from(&counts);
     Ok(policy.expecting(&counts))
 }
 

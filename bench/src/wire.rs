@@ -141,6 +141,7 @@ impl Model {
                 },
                 zone: None,
                 is_avoided: false,
+                labels: berth_core::level::LabelSet::default(),
             }));
             cluster.index.apply(Event::Report(Box::new(topology)));
         }

@@ -119,6 +119,11 @@ impl RealNode {
         &self.made
     }
 
+    /// The same, to break and heal it.
+    pub fn made_mut(&mut self) -> &mut MadeNode {
+        &mut self.made
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         self.made.name()

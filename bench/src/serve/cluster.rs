@@ -92,6 +92,7 @@ fn facts(topology: &NodeTopology) -> NodeFacts {
         // Three zones, as clouds have them: the short list keeps some of each.
         zone: parts.node.as_str().bytes().rev().find(u8::is_ascii_digit).map(|digit| format!("zone-{}", digit % 3)),
         is_avoided: false,
+        labels: berth_core::level::LabelSet::default(),
     }
 }
 

@@ -29,6 +29,16 @@ pub enum Level {
     Enforced,
 }
 
+impl From<berth_model::Level> for Level {
+    fn from(level: berth_model::Level) -> Self {
+        match level {
+            berth_model::Level::Advice => Self::Advice,
+            berth_model::Level::Preferred => Self::Preferred,
+            berth_model::Level::Enforced => Self::Enforced,
+        }
+    }
+}
+
 /// A MIG instance of a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mig {
@@ -164,7 +174,7 @@ pub enum NoteError {
 impl Note {
     /// The note of a plan for a pod.
     #[must_use]
-    pub fn of(plan: &Plan, pod_uid: &str, level: Level) -> Self {
+    pub fn of(plan: &Plan, pod_uid: &str) -> Self {
         let containers = plan.containers.iter().map(|c| Container {
             name: c.name.clone(),
             resource: c.resource.clone(),
@@ -175,7 +185,7 @@ impl Note {
             v: VERSION,
             pod_uid: pod_uid.to_owned(),
             node: plan.node.to_string(),
-            level,
+            level: plan.level.into(),
             containers: containers.collect(),
             nics: plan.nics.iter().map(ToString::to_string).collect(),
             zone: plan.zone.map(|z| z.0),

@@ -21,6 +21,7 @@ pub mod annotation;
 pub mod demand;
 pub mod device;
 pub mod fabric;
+pub mod level;
 pub mod order;
 pub mod place;
 pub mod plan;

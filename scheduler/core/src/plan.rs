@@ -11,11 +11,12 @@ mod shares;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use berth_model::{Generation, GpuIndex, GpuSet, GpuUuid, LinkClass, NicName, NodeName, ZoneId};
+use berth_model::{Generation, GpuIndex, GpuSet, GpuUuid, Level, LinkClass, NicName, NodeName, ZoneId};
 
 use crate::demand::{Demand, Shape};
 use crate::device::{Extent, Portion};
 use crate::fabric::Fabric;
+use crate::level;
 use crate::place::share::{self, Offer};
 use crate::place::{Afresh, Chooser, Free, Rule};
 use crate::policy::{Class, OnMissing, OnStale, Placement, Policy};
@@ -114,6 +115,8 @@ pub struct Plan {
     pub zone: Option<ZoneId>,
     /// Weakest link inside the set; `None` for fewer than two GPUs.
     pub weakest: Option<LinkClass>,
+    /// What it promises: what the node's report says of its device plugin.
+    pub level: Level,
     /// Report that the plan was made from; zero without one.
     pub generation: Generation,
     /// How good the node is.
@@ -130,9 +133,11 @@ pub struct Plan {
 /// The first reason that rules the node out, from lasting to passing ones.
 pub fn decide(view: &NodeView, shape: &Shape, policy: &Policy, chooser: &mut dyn Chooser) -> Result<Fit, Reason> {
     let class = policy.class(&shape.class).ok_or(Reason::BadWish)?;
-    let Some(hardware) = trusted_hardware(view, policy)? else {
-        return by_count(view, shape, policy, class);
-    };
+    let hardware = trusted_hardware(view, policy)?;
+    if let Some(reason) = level::refusal(view, policy) {
+        return Err(reason);
+    }
+    let Some(hardware) = hardware else { return by_count(view, shape, policy, class) };
     let is_trusted = view.knowledge == Knowledge::Current || policy.on_stale() == OnStale::Ignore;
     let left = Left::of(view, hardware, shape, class, policy);
     let chosen = devices(view, hardware, shape, policy, left.as_ref(), chooser)?;
@@ -217,6 +222,7 @@ pub fn plan(view: &NodeView, demand: &Demand, policy: &Policy) -> Result<Plan, U
         nics: devices.map_or_else(Vec::new, |(set, h)| deal::rails(view, h, set, Rule::of(&demand.shape))),
         zone: devices.and_then(|(set, h)| h.fabric.zone(set)),
         weakest: fit.chosen.as_ref().zip(hardware).and_then(|(chosen, h)| h.fabric.weakest(chosen.gpus())),
+        level: level::promised(view),
         generation: hardware.map_or(Generation(0), |h| h.topology.parts().generation),
         score: fit.score,
         parts: fit.parts,

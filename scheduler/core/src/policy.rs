@@ -8,6 +8,7 @@ mod spec;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::level::{LabelSet, Pool};
 use crate::value::{Expected, Tuning, Typical};
 use crate::wish::{Force, LinkWish};
 
@@ -154,6 +155,7 @@ pub struct Policy {
     seed: Vec<(Typical, u64)>,
     learned_pods: usize,
     expected: Option<Arc<Expected>>,
+    levels: Vec<Pool>,
 }
 
 /// Why a document is no policy.
@@ -210,6 +212,12 @@ impl Policy {
     #[must_use]
     pub fn stale_after_seconds(&self) -> u64 {
         self.stale_after_seconds
+    }
+
+    /// The pool that a node with these labels is in; of several the first.
+    #[must_use]
+    pub fn pool_of(&self, labels: &LabelSet) -> Option<&Pool> {
+        self.levels.iter().find(|pool| pool.holds(labels))
     }
 
     /// How many nodes a filter answer names.

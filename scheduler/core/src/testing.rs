@@ -168,6 +168,7 @@ pub(crate) fn view_of(topology: NodeTopology) -> NodeView {
         offered: Arc::new([("nvidia.com/gpu".to_owned(), gpus)].into()),
         allocatable: Compute { cpu_milli: 96_000, memory: MiB(1 << 20) },
         requested: Compute::default(),
+        labels: crate::level::LabelSet::default(),
         site: None,
     }
 }

@@ -16,6 +16,10 @@ pub enum Reason {
     NoTopology,
     /// The report is stale and policy refuses stale ones.
     StaleTopology,
+    /// The node's device plugin promises less than the policy demands of its pool.
+    LevelUnmet,
+    /// The node's device plugin accepts no pods now.
+    PluginAway,
     /// The node has no GPU.
     NoGpu,
     /// The kubelet does not offer as many GPUs as asked.
@@ -68,11 +72,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the documented table.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::BadWish,
         Self::UnknownNode,
         Self::NoTopology,
         Self::StaleTopology,
+        Self::LevelUnmet,
+        Self::PluginAway,
         Self::NoGpu,
         Self::NotOffered,
         Self::TooFewGpus,
@@ -107,6 +113,8 @@ impl Reason {
             Self::UnknownNode => "unknown-node",
             Self::NoTopology => "no-topology",
             Self::StaleTopology => "stale-topology",
+            Self::LevelUnmet => "level-unmet",
+            Self::PluginAway => "plugin-away",
             Self::NoGpu => "no-gpu",
             Self::NotOffered => "not-offered",
             Self::TooFewGpus => "too-few-gpus",
@@ -142,6 +150,8 @@ impl Reason {
             Self::UnknownNode => "berth: node not known to the scheduler yet",
             Self::NoTopology => "berth: no topology report for the node",
             Self::StaleTopology => "berth: topology report is stale",
+            Self::LevelUnmet => "berth: device plugin of the node promises less than its pool demands",
+            Self::PluginAway => "berth: device plugin of the node accepts no pods now",
             Self::NoGpu => "berth: node has no GPU",
             Self::NotOffered => "berth: kubelet does not offer enough GPUs",
             Self::TooFewGpus => "berth: node has fewer GPUs than asked",
@@ -184,6 +194,7 @@ impl Reason {
             Self::UnknownNode
             | Self::NoTopology
             | Self::StaleTopology
+            | Self::PluginAway
             | Self::GpusUnhealthy
             | Self::GpusBusy
             | Self::CoresBusy
@@ -195,6 +206,7 @@ impl Reason {
             | Self::ZoneBusy
             | Self::KubeletBusy => true,
             Self::BadWish
+            | Self::LevelUnmet
             | Self::NoGpu
             | Self::NotOffered
             | Self::TooFewGpus
@@ -224,6 +236,10 @@ impl Reason {
             }
             Self::NoTopology => "check that the berth-agent pod runs on the node, or set topology.missing: byCount",
             Self::StaleTopology => "check the berth-agent pod of the node, or set topology.stale: deprioritize",
+            Self::LevelUnmet => {
+                "give the node's agent the level that its pool demands, or lower it in the policy's levels"
+            }
+            Self::PluginAway => "wait for the agent or the kubelet to be back; if it lasts, see the agent's log",
             Self::NoGpu => "none: the node is no GPU node",
             Self::NotOffered => "check the device plugin: allocatable of the node lacks the resource",
             Self::TooFewGpus => "ask for fewer GPUs or add larger nodes",

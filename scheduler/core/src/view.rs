@@ -7,6 +7,7 @@ use berth_model::{Gpu, GpuIndex, GpuSet, MiB, MigCapability, NicSet, NodeName, N
 
 use crate::device::{MigSlot, Portion};
 use crate::fabric::Fabric;
+use crate::level::LabelSet;
 use crate::place::mig::{MigTable, Prices, Worth};
 use crate::plan::Chosen;
 use crate::zone::Site;
@@ -147,6 +148,8 @@ pub struct NodeView {
     pub allocatable: Compute,
     /// What live pods and holds take of it.
     pub requested: Compute,
+    /// Its labels.
+    pub labels: LabelSet,
     /// What is left to the kubelet's managers, where these may refuse a pod; `None` where they have no say or are not known.
     pub site: Option<Arc<Site>>,
 }

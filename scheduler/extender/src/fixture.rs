@@ -30,6 +30,7 @@ pub(crate) fn node_facts(node: &str) -> NodeFacts {
         allocatable: Compute { cpu_milli: 64_000, memory: MiB(512 << 10) },
         zone: None,
         is_avoided: false,
+        labels: berth_core::level::LabelSet::default(),
     }
 }
 

@@ -120,6 +120,7 @@ pub(crate) fn facts(topology: &NodeTopology, policy: &Policy) -> NodeFacts {
         allocatable: Compute { cpu_milli: cpus.saturating_mul(1000), memory: MiB(memory_mib) },
         zone: None,
         is_avoided: false,
+        labels: berth_core::level::LabelSet::default(),
     }
 }
 

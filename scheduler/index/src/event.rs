@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use berth_core::demand::Totals;
 use berth_core::device::Holding;
+use berth_core::level::LabelSet;
 use berth_core::policy::Resources;
 use berth_core::view::Compute;
 use berth_model::{BootId, NodeName, NodeTopology};
@@ -48,6 +49,8 @@ pub struct NodeFacts {
     pub zone: Option<String>,
     /// Whether it carries a `PreferNoSchedule` taint.
     pub is_avoided: bool,
+    /// All its labels.
+    pub labels: LabelSet,
 }
 
 /// The plan annotation of a bound pod, read at the edge.

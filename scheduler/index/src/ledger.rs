@@ -129,6 +129,7 @@ impl NodeEntry {
             offered: Arc::clone(&self.offered),
             allocatable: self.facts.as_ref().map_or_else(Compute::default, |f| f.allocatable),
             requested: Compute::default(),
+            labels: self.facts.as_ref().map(|facts| facts.labels.clone()).unwrap_or_default(),
             site: None,
         };
         let pods: Vec<Cow<'_, PodFacts>> = self.pods.values().map(|pod| self.as_held(pod)).collect();

@@ -4,12 +4,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use berth_core::annotation::{Level, Note};
+use berth_core::annotation::Note;
 use berth_core::device::Portion;
+use berth_core::level;
 use berth_core::policy::Resources;
 use berth_core::view::{Compute, Knowledge};
 use berth_core::{Demand, NodeView, Plan, Policy, Unfit, plan};
-use berth_model::{NodeName, NodeTopology};
+use berth_model::{Level, NodeName, NodeTopology};
 
 use crate::event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
 use crate::hold::{Hold, Holds};
@@ -300,7 +301,7 @@ impl State {
 fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {
     // The same fold as of a bound pod's annotation: what is held does not change when the pod is seen bound. A plan of our own
     // making names devices that are; one that did not would be held by its count.
-    let holding = Note::of(plan, "", Level::Advice).holding().unwrap_or_default();
+    let holding = Note::of(plan, "").holding().unwrap_or_default();
     let named = holding.devices.iter().fold(0_u32, |sum, device| sum.saturating_add(device.device_count));
     let devices_are_known = plan.set.is_some();
     Hold {
@@ -319,6 +320,8 @@ fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {
 struct Capacity {
     exists: bool,
     knowledge: Reverse<Knowledge>,
+    /// Whether its device plugin accepts pods, or is another's; and what it promises.
+    accepts: (bool, Level),
     free_gpu_count: u32,
     offered: u64,
     /// Cores and memory of GPUs with shares.
@@ -335,6 +338,7 @@ fn capacity(view: &NodeView, exists: bool) -> Capacity {
     Capacity {
         exists,
         knowledge: Reverse(view.knowledge),
+        accepts: (!level::is_away(view), level::promised(view)),
         free_gpu_count: free.saturating_sub(view.unplanned_gpu_count),
         offered: view.offered.values().fold(0_u64, |sum, n| sum.saturating_add(*n)),
         shared: Reverse((u64::from(taken.cores_percent), taken.memory.0)),

@@ -33,6 +33,7 @@ fn node(text: &str) -> Event {
         allocatable: Compute { cpu_milli: 64_000, memory: MiB(512 << 10) },
         zone: None,
         is_avoided: false,
+        labels: berth_core::level::LabelSet::default(),
     })
 }
 

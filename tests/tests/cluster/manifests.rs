@@ -14,7 +14,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-const OVERLAYS: [&str; 5] = ["sidecar", "score", "stream", "holders", "agent-only"];
+const OVERLAYS: [&str; 7] = ["sidecar", "score", "stream", "holders", "agent-only", "preferred", "enforced"];
 
 /// Scheduling takes milliseconds; this is for a machine that does much else.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -131,6 +131,43 @@ async fn the_namespace_admits_our_pods_and_none_with_more_privilege() -> Result<
         let refused = Call::create(&path, bolder).dry_run().done(&admin).await;
         let text = refused.err().context("a pod with SYS_ADMIN was admitted")?.to_string();
         ensure!(text.contains("violates PodSecurity \"restricted:latest\""), "{text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pool_of_a_level_has_agents_of_its_own_and_other_agents_keep_off() -> Result<()> {
+    for level in ["preferred", "enforced"] {
+        let plane = ControlPlane::start(Options::default()).await?;
+        plane.apply_kustomize(&overlay(level)).await?;
+        let admin = plane.client();
+        let runtime = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "nvidia"}, "handler": "nvidia"});
+        Call::create("/apis/node.k8s.io/v1/runtimeclasses", runtime).done(&admin).await?;
+        let pods = pods_of(&objects(&plane, level).await?);
+        let pool = pods.get(&format!("berth-agent-{level}")).context("no agents of the pool")?;
+        assert_eq!(pool["spec"]["nodeSelector"], json!({"berth.dev/level": level}));
+        let env = pool["spec"]["containers"][0]["env"].as_array().context("no environment")?;
+        ensure!(env.contains(&json!({"name": "BERTH_LEVEL", "value": level})), "{env:?}");
+        until_done(&Call::create(format!("/api/v1/namespaces/{NAMESPACE}/pods"), pool.clone()).dry_run(), &admin)
+            .await?;
+
+        let others = pods.get("berth-agent").context("no other agents")?;
+        let affinity = &others["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+        let terms = affinity["nodeSelectorTerms"].as_array().context("no terms")?;
+        let is_out = json!({"key": "berth.dev/level", "operator": "NotIn", "values": [level]});
+        let keeps_off = |term: &Value| term["matchExpressions"].as_array().is_some_and(|all| all.contains(&is_out));
+        ensure!(terms.len() == 3 && terms.iter().all(keeps_off), "{terms:?}");
+        let volumes = others["spec"]["volumes"].as_array().context("no volumes")?;
+        ensure!(volumes.iter().all(|volume| volume.get("hostPath").is_none()), "{volumes:?}");
+
+        let may = async |verb: &str| -> Result<bool> {
+            let account = format!("--as=system:serviceaccount:{NAMESPACE}:berth-agent");
+            let output = plane.kubectl_output(&["auth", "can-i", verb, "pods", "--all-namespaces", &account]).await?;
+            Ok(output.status.success())
+        };
+        for (verb, granted) in [("list", true), ("watch", true), ("patch", false), ("delete", false)] {
+            assert_eq!(may(verb).await?, granted, "{verb} pods");
+        }
     }
     Ok(())
 }

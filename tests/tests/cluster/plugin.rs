@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Result;
+use berth_core::annotation::Level;
 use berth_proto::NodeTopology;
 use berth_tests::controlplane::{Process, fetch};
+use berth_tests::installed::overlay;
 use berth_tests::kubelet_plugins::KubeletPlugins;
 use berth_tests::kubelet_socket::KubeletSocket;
 use berth_tests::made_node::{MadeNode, admin_url};
@@ -32,10 +34,7 @@ struct Stage {
 impl Stage {
     async fn start() -> Result<Self> {
         let running = Running::start(&[]).await?;
-        let subject = "--serviceaccount=berth-system:berth-agent";
-        let role = ["create", "clusterrole", "plugin", "--verb=get,list,watch", "--resource=pods"];
-        running.plane.kubectl(&role).await?;
-        running.plane.kubectl(&["create", "clusterrolebinding", "plugin", "--clusterrole=plugin", subject]).await?;
+        running.plane.apply_kustomize(&overlay("preferred")).await?;
         let node = MadeNode::new("bridged-pairs", NODE)?;
         running.plane.create_node(&node.node_spec()?).await?;
         let kubeconfig = running.plane.agent_identity(NODE).await?;
@@ -154,9 +153,46 @@ async fn a_planned_stop_is_said_before_it_happens() -> Result<()> {
     let log = stage.agent.log()?;
     assert!(log.contains("told to end") && !log.contains("was not told in time"), "{log}");
 
+    // Nothing is bound to the node meanwhile, and the pod hears why.
+    stage.running.submit("meanwhile", 1, &[]).await?;
+    let words = "berth: device plugin of the node accepts no pods now";
+    stage.running.until_failed_scheduling("meanwhile", words, SOON).await?;
+
     // The next one is in its place, and pods may come again.
     stage.agent.restart()?;
     stage.until_accepting(true).await?;
     assert_eq!(stage.kubelet.devices(GPU), stage.devices(&[]));
+    let bound = plan_of(&stage.running.until_bound("meanwhile", SOON).await?)?;
+    assert_eq!(bound.level, Level::Preferred);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_demands_more_than_its_node_gives_gets_no_pod() -> Result<()> {
+    let stage = Stage::start().await?;
+    let policy = |level: &str| {
+        format!(
+            "apiVersion: config.berth.dev/v1alpha1\nkind: Policy\n\
+             levels: [{{nodeSelector: {{kubernetes.io/hostname: {NODE}}}, level: {level}}}]\n"
+        )
+    };
+    stage
+        .running
+        .plane
+        .kubectl(&["label", "--overwrite", "node", NODE, &format!("kubernetes.io/hostname={NODE}")])
+        .await?;
+    stage.running.set_policy(&policy("enforced")).await?;
+    let url = format!("http://127.0.0.1:{}/metrics", stage.running.admin_port);
+    let applied = || async {
+        let metrics = fetch(&url).await?;
+        let reloads = metrics.lines().find_map(|line| line.strip_prefix("berth_policy_reloads_total{result=\"ok\"} "));
+        Ok(reloads.is_some_and(|count| count != "1" && count != "0").then_some(()))
+    };
+    stage.running.until(SOON, "policy", applied).await?;
+    stage.running.submit("first", 1, &[]).await?;
+    let words = "berth: device plugin of the node promises less than its pool demands";
+    stage.running.until_failed_scheduling("first", words, SOON).await?;
+    stage.running.set_policy(&policy("preferred")).await?;
+    assert_eq!(plan_of(&stage.running.until_bound("first", SOON).await?)?.level, Level::Preferred);
     Ok(())
 }

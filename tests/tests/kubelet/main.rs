@@ -1,4 +1,5 @@
 //! Tests on real nodes: a real kubelet and a real container runtime beside the real control plane. They need root.
 
 mod node;
+mod plugin;
 mod zones;

@@ -180,10 +180,10 @@ fn pods_with_and_without_a_plan_are_counted_and_doubt_is_said() -> Result<()> {
     let output = berth(&["nodes", "-o", "wide"])?;
     let (text, notes) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
     let expected = [
-        "NAME GPUS FREE UNHEALTHY LINK FREE-ISLAND STATUS PRODUCT HOLDERS",
-        "* 16 13 0 - - 0/2-ok 2 nodes 2 pods",
-        "na 8 5 0 NV18 ? imprecise NVIDIA-H100-80GB-HBM3 default/planned:0-1 default/stray:+1?",
-        "nb 8 8 0 - - bad-report - -",
+        "NAME GPUS FREE UNHEALTHY LINK FREE-ISLAND STATUS LEVEL PRODUCT HOLDERS",
+        "* 16 13 0 - - 0/2-ok - 2 nodes 2 pods",
+        "na 8 5 0 NV18 ? imprecise advice NVIDIA-H100-80GB-HBM3 default/planned:0-1 default/stray:+1?",
+        "nb 8 8 0 - - bad-report - - -",
     ];
     assert_eq!(lines(&text), expected);
     ensure!(notes.lines().count() == 1 && notes.contains("the report of node nb cannot be used"), "{notes}");

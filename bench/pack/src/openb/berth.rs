@@ -237,6 +237,7 @@ fn idle_node(model: &str, gpu_count: usize) -> Result<NodeView> {
         offered: Arc::new(BTreeMap::from([(GPU_RESOURCE.to_owned(), u64::try_from(gpu_count)?)])),
         allocatable: Compute::default(),
         requested: Compute::default(),
+        labels: berth_core::level::LabelSet::default(),
         site: None,
     })
 }

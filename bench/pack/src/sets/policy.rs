@@ -116,6 +116,7 @@ impl Berth {
             offered: Arc::new([("nvidia.com/gpu".to_owned(), offered)].into()),
             allocatable: Compute { cpu_milli: 128_000, memory: MiB(1 << 20) },
             requested: Compute::default(),
+            labels: berth_core::level::LabelSet::default(),
             site: None,
         };
         Self { view, policy, known: HashMap::new() }

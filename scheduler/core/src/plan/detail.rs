@@ -6,6 +6,7 @@ use berth_model::{GpuSet, LinkClass, MiB};
 
 use crate::demand::{Shape, ShareMemory, ShareSlot};
 use crate::device::Portion;
+use crate::level;
 use crate::policy::Policy;
 use crate::unfit::Reason;
 use crate::view::NodeView;
@@ -22,7 +23,13 @@ pub fn detail(reason: Reason, view: &NodeView, shape: &Shape, policy: &Policy) -
     let free = view.unheld(usable);
     match reason {
         Reason::BadWish => format!("class {:?} is not in the policy", shape.class),
-        Reason::UnknownNode | Reason::NoTopology | Reason::StaleTopology | Reason::NoGpu => String::new(),
+        Reason::LevelUnmet => {
+            let (demanded, promised) = (level::demanded(view, policy), level::promised(view));
+            format!("{} demanded, the report says {}", demanded.word(), promised.word())
+        }
+        Reason::UnknownNode | Reason::NoTopology | Reason::StaleTopology | Reason::PluginAway | Reason::NoGpu => {
+            String::new()
+        }
         Reason::NotOffered => match view.offered_gpu_count(policy.gpu_resources()) {
             None => format!("{asked} asked, allocatable names none of the GPU resources"),
             Some(offered) => format!("{asked} asked, {offered} allocatable"),

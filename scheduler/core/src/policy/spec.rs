@@ -1,6 +1,7 @@
 //! The file form of a policy, and the checks that turn it into a [`Policy`].
 
 mod left;
+mod levels;
 mod resources;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,8 @@ struct Document {
     left: left::LeftSpec,
     #[serde(default)]
     expected: Vec<Spanned<left::KindSpec>>,
+    #[serde(default)]
+    levels: Vec<Spanned<levels::PoolSpec>>,
     default_class: Option<Spanned<String>>,
     classes: Option<Spanned<BTreeMap<String, ClassSpec>>>,
 }
@@ -145,6 +148,7 @@ pub(super) fn built_in() -> Policy {
         seed: Vec::new(),
         learned_pods: left::LEARNED_PODS,
         expected: None,
+        levels: Vec::new(),
     }
 }
 
@@ -176,6 +180,7 @@ pub(super) fn parse(document: &str) -> Result<Policy, PolicyError> {
     resources::take(&mut policy.resources, &document.resources)?;
     take_shares(&mut policy.shares, &document.shares)?;
     take_topology(&mut policy, &document.topology)?;
+    policy.levels = levels::take(&document.levels)?;
     take_list(&mut policy.short_list, &document.short_list)?;
     if let Some(steps) = &document.order.soft_steps {
         policy.soft_steps = bounded(steps, "order.softSteps", 1, 16)?;

@@ -48,6 +48,20 @@ fn what_is_wrong_is_named_with_line_and_column() {
         ("resources: {gpu: [cpu]}\n", 3, 19, "no extended resource"),
         ("resources: {gpu: [a.b/c, a.b/c]}\n", 3, 26, "twice"),
         ("resources: {gpu: []}\n", 3, 18, "1 to 16"),
+        (
+            "levels: [{nodeSelector: {a: b}, level: L2}]\n",
+            3,
+            40,
+            "levels.level: \"L2\" is none of advice, preferred, enforced",
+        ),
+        ("levels: [{level: advice}]\n", 3, 0, "nodeSelector"),
+        (
+            "levels: [{nodeSelector: {a: b}, level: preferred, evictAfterSeconds: 9}]\n",
+            3,
+            0,
+            "only pods at level enforced",
+        ),
+        ("levels: [{nodeSelector: {a: b}, level: enforced, evictAfterSeconds: 0}]\n", 3, 0, "between 1 and 86400"),
         ("kind: Policy\n", 3, 1, "kind"),
         ("  bad: [\n", 3, 0, ""),
     ] {

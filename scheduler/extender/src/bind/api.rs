@@ -9,7 +9,7 @@ mod settle;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_core::annotation::{Level, Note};
+use berth_core::annotation::Note;
 use berth_core::demand::PodRequest;
 use berth_core::unfit::Reason;
 use berth_core::{Demand, Policy};
@@ -225,7 +225,7 @@ impl ApiBinder {
         let until_ms = self.cluster.now_ms().saturating_add(HOLD_MS);
         let plan = index.plan_and_hold(&uid, &target.node, &demand, policy, until_ms).map_err(refused)?;
         let hold = Hold { cluster: Arc::clone(&self.cluster), uid, is_kept: false };
-        let note = Note::of(&plan, &target.uid, Level::Advice);
+        let note = Note::of(&plan, &target.uid);
         let annotation = note.to_json().map_err(|error| Failure::new("plan-too-long", error.to_string()))?;
         Ok((hold, Some(annotation)))
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use berth_core::annotation::{Level, Note};
+use berth_core::annotation::Note;
 use berth_core::demand::Totals;
 use berth_core::{Demand, Plan};
 use berth_index::{Event, PlanNote, PodFacts, PodUid};
@@ -65,7 +65,7 @@ impl MemoryBinder {
             .index
             .plan_and_hold(&uid, &node, &demand, &policy, until_ms)
             .map_err(|u| Failure::new(u.reason.code(), u.to_string()))?;
-        let note = Note::of(&plan, &args.pod_uid, Level::Advice);
+        let note = Note::of(&plan, &args.pod_uid);
         let holding = note.holding().map_err(|e| Failure::new("plan", e.to_string()))?;
         self.cluster.index.apply(Event::Pod(Box::new(PodFacts {
             uid: uid.clone(),

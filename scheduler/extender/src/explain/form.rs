@@ -1,6 +1,6 @@
 //! The JSON of an explanation. The CLI reads it; fields are only ever added.
 
-use berth_core::annotation::{Level, Note};
+use berth_core::annotation::Note;
 use berth_core::score::Ppm;
 use berth_core::unfit::Reason;
 use berth_core::value::Typical;
@@ -46,9 +46,10 @@ pub(super) struct Explanation {
 impl Explanation {
     pub(super) fn new(namespace: &str, pod: &str, mode: Mode) -> Self {
         let (mode, note) = match mode {
-            Mode::Allocate => {
-                ("allocate", "plans are advice: the stock device plugin decides which GPUs a container gets")
-            }
+            Mode::Allocate => (
+                "allocate",
+                "a plan promises what its node can keep: at level advice another device plugin decides which GPUs a container gets",
+            ),
             Mode::Score => {
                 ("score", "mode score: this scheduler does not bind, so it cannot know which devices a pod holds")
             }
@@ -134,6 +135,8 @@ pub(super) struct Choice {
     link: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     nics: Vec<String>,
+    /// What a plan for the node promises.
+    level: &'static str,
     /// Parts per million.
     score: u32,
     /// By how much the best node is better, in parts per million.
@@ -154,13 +157,14 @@ struct ScorePart {
 
 impl Choice {
     pub(super) fn of(plan: &Plan, best: Score) -> Self {
-        let note = Note::of(plan, "", Level::Advice);
+        let note = Note::of(plan, "");
         let part = |p: &berth_core::score::Part| ScorePart { name: p.name, value: p.value.0, weight: p.weight };
         Self {
             node: plan.node.to_string(),
             gpus: plan.set.map_or_else(String::new, |s| s.to_string()),
             link: plan.weakest.map(|l| l.to_string()),
             nics: note.nics,
+            level: plan.level.word(),
             score: plan.score.value.0,
             behind: best.value.0.saturating_sub(plan.score.value.0),
             is_trusted: plan.score.is_trusted,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use berth_core::level::LabelSet;
 use berth_core::quantity;
 use berth_core::view::Compute;
 use berth_index::{Event, Kind, NodeFacts};
@@ -108,6 +109,7 @@ fn facts(node: WatchedNode) -> Option<NodeFacts> {
     let amount = |key: &str, read: fn(&str) -> Result<u64, quantity::QuantityError>| {
         allocatable.get(key).and_then(|q| read(&q.0).ok()).unwrap_or(0)
     };
+    let labels = metadata.labels.unwrap_or_default();
     let boot_id = status.node_info.map(|info| info.boot_id).unwrap_or_default();
     Some(NodeFacts {
         name,
@@ -122,8 +124,9 @@ fn facts(node: WatchedNode) -> Option<NodeFacts> {
             .take(RESOURCES_MAX)
             .filter_map(|(name, q)| Some((name.clone(), quantity::parse_units(&q.0).ok()?)))
             .collect(),
-        zone: metadata.labels.and_then(|mut labels| labels.remove(ZONE_LABEL)).filter(|zone| !zone.is_empty()),
+        zone: labels.get(ZONE_LABEL).filter(|zone| !zone.is_empty()).cloned(),
         is_avoided: spec.taints.unwrap_or_default().iter().any(|t| t.effect == "PreferNoSchedule"),
+        labels: LabelSet::of(labels.iter().map(|(key, value)| (key.as_str(), value.as_str()))),
     })
 }
 
@@ -159,6 +162,7 @@ mod tests {
         let offered: Vec<_> = facts.offered.iter().map(|(name, n)| (name.as_str(), *n)).collect();
         assert_eq!(offered, [("nvidia.com/gpu", 8), ("rdma.example.com/hca", 1000)]);
         assert_eq!((facts.zone.as_deref(), facts.is_avoided), (Some("a"), true));
+        assert!(facts.labels.has("topology.kubernetes.io/zone", "a") && !facts.labels.has("pool", "a"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use berth_core::annotation::{Level, Note};
+use berth_core::annotation::Note;
 use berth_core::demand::{ContainerRequest, PodRequest, Totals};
 use berth_core::device::{Extent, HeldDevice, Holding, MigSlot, Portion};
 use berth_core::unfit::Reason;
@@ -206,7 +206,7 @@ fn random_places_and_frees_never_overfill_a_card_and_a_rebuilt_ledger_is_the_sam
                 Ok(plan) => {
                     placed += 1;
                     let during = view(&index);
-                    let holding = Note::of(&plan, &uid, Level::Advice).holding().unwrap();
+                    let holding = Note::of(&plan, &uid).holding().unwrap();
                     let event = bound(&request, PlanNote::Devices(holding), &[]);
                     index.apply(event.clone());
                     live.insert(uid, event);

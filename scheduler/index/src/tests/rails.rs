@@ -45,7 +45,7 @@ fn a_hold_and_then_the_bound_pod_have_their_nics_until_they_are_gone() {
     assert_eq!(nics_held(&index), own, "{plan:?}");
 
     let mut bound = pod("p", "n", 2, None);
-    let note = berth_core::annotation::Note::of(&plan, "p", berth_core::annotation::Level::Advice);
+    let note = berth_core::annotation::Note::of(&plan, "p");
     bound.note = PlanNote::Devices(note.holding().unwrap());
     index.apply(Event::Pod(Box::new(bound.clone())));
     assert_eq!(nics_held(&index), own);

@@ -33,6 +33,7 @@ fn facts(node: &str) -> Event {
         allocatable: Compute { cpu_milli: 16_000, memory: MiB(1 << 20) },
         zone: None,
         is_avoided: false,
+        labels: berth_core::level::LabelSet::default(),
     })
 }
 

@@ -26,6 +26,7 @@ fn node(text: &str, offered: &[(&str, u64)]) -> Event {
         allocatable: Compute::default(),
         zone: None,
         is_avoided: false,
+        labels: berth_core::level::LabelSet::default(),
     })
 }
 

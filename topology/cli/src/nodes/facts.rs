@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use berth_core::annotation::{Note, PLAN_KEY};
 use berth_core::demand::{ContainerRequest, PodRequest, Totals};
+use berth_core::level::LabelSet;
 use berth_core::quantity;
 use berth_core::view::Compute;
 use berth_index::{NodeFacts, PlanNote, PodFacts, PodUid};
@@ -20,6 +21,7 @@ pub(super) fn node_facts(node: &Node) -> Option<NodeFacts> {
     let status = node.status.as_ref();
     let boot = status.and_then(|s| s.node_info.as_ref()).map(|info| info.boot_id.as_str());
     let amounts = texts(status.and_then(|s| s.allocatable.as_ref()));
+    let labels = node.metadata.labels.clone().unwrap_or_default();
     let units = |name: &str| amounts.get(name).and_then(|t| quantity::parse_units(t).ok()).unwrap_or(0);
     let cpu_milli = amounts.get("cpu").and_then(|t| quantity::parse_milli(t).ok()).unwrap_or(0);
     let extended = amounts.keys().filter(|k| k.contains('/'));
@@ -30,6 +32,7 @@ pub(super) fn node_facts(node: &Node) -> Option<NodeFacts> {
         allocatable: Compute { cpu_milli, memory: MiB(units("memory") >> 20) },
         zone: None,
         is_avoided: false,
+        labels: LabelSet::of(labels.iter().map(|(key, value)| (key.as_str(), value.as_str()))),
     })
 }
 

@@ -1,6 +1,6 @@
 //! The lines of `berth nodes` as values: what the JSON form holds and the table shows.
 
-use berth_core::{Knowledge, NodeView};
+use berth_core::{Knowledge, NodeView, level};
 use berth_index::{Holder, NodeSlot};
 use berth_model::{GpuIndex, GpuSet, LinkClass, NodeTopology};
 use serde::Serialize;
@@ -48,6 +48,8 @@ pub(crate) struct NodeRow {
     /// The largest set of free GPUs that are all joined by NVLink; `None` where there is no NVLink or it cannot be known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) free_island: Option<Vec<u8>>,
+    /// What plans for the node promise: advice, preferred or enforced; empty without a report.
+    pub(crate) level: &'static str,
     /// Words of a closed list; empty when all is well.
     pub(crate) status: Vec<&'static str>,
     /// `None` where pods could not be listed.
@@ -105,6 +107,7 @@ fn row(slot: &NodeSlot, read: &Read) -> NodeRow {
         unhealthy_gpu_count: view_gpu_count(gpus.iter().filter(|g| !g.health.is_usable()).count()),
         link_class: topology.map(NodeTopology::link_class).unwrap_or_default(),
         free_island: topology.filter(|_| read.has_pods && !view.is_imprecise).and_then(|t| free_island(view, t)),
+        level: topology.map(|_| level::promised(view).word()).unwrap_or_default(),
         status: status(slot, read, &name, offered),
         holders: read.has_pods.then(|| holders(&slot.holders)),
         name,
@@ -167,6 +170,7 @@ fn status(slot: &NodeSlot, read: &Read, name: &str, offered: Option<u32>) -> Vec
         (is_missing && !is_broken && offered.is_some_and(|o| o > 0), "no-report"),
         (is_stale && is_agent_away, "stale:agent-away"),
         (is_stale && !is_agent_away, "stale:rebooted"),
+        (level::is_away(view), "plugin-away"),
         (view.is_imprecise, "imprecise"),
     ];
     let own = read.conditions.get(name).map_or(&[][..], Vec::as_slice);

@@ -50,6 +50,7 @@ struct Choice {
     node: String,
     gpus: String,
     link: Option<String>,
+    level: String,
     score: u32,
     behind: u32,
     is_trusted: bool,
@@ -153,7 +154,9 @@ impl Choice {
         let trust = if self.is_trusted { String::new() } else { format!("  {}", warn("(stale or no report)")) };
         let behind =
             if self.behind == 0 { String::new() } else { format!(", {} behind the best", percent(self.behind)) };
-        let mut text = format!("{}  {gpus}{link}  score {}{behind}{trust}\n", strong(&self.node), percent(self.score));
+        let level = if self.level.is_empty() { String::new() } else { format!("  {}", self.level) };
+        let node = strong(&self.node);
+        let mut text = format!("{node}  {gpus}{link}{level}  score {}{behind}{trust}\n", percent(self.score));
         let counted = self.parts.iter().filter(|p| p.weight > 0);
         let parts: Vec<String> = counted.map(|p| format!("{} {} x{}", p.name, percent(p.value), p.weight)).collect();
         if !parts.is_empty() {
@@ -239,14 +242,14 @@ out of 4 nodes:
         let answer = json!({
             "kind": "Explanation", "summary": "fits 2 of 4 nodes now", "nodesAsked": 4, "nodesFit": 2, "fromTheFuture": 1,
             "options": [
-                {"node": "n1", "gpus": "0,1", "link": "NV18", "score": 734_567, "isTrusted": true,
+                {"node": "n1", "gpus": "0,1", "link": "NV18", "level": "preferred", "score": 734_567, "isTrusted": true,
                     "parts": [{"name": "gpu", "value": 500_000, "weight": 3}, {"name": "link", "value": 1, "weight": 0}]},
                 {"node": "n2", "gpus": "", "score": 1, "isTrusted": false, "parts": []}],
         });
         let expected = "\
 fits 2 of 4 nodes now
 2 nodes would do, best first:
-  n1  GPUs 0,1  joined by NV18  score 73.4%
+  n1  GPUs 0,1  joined by NV18  preferred  score 73.4%
     gpu 50% x3
   n2  GPUs not known  score 0%  (stale or no report)
 ";

@@ -13,8 +13,9 @@ pub(crate) struct Table {
     pub(crate) has_headers: bool,
 }
 
-const HEADERS: [&str; 9] = ["NAME", "GPUS", "FREE", "UNHEALTHY", "LINK", "FREE-ISLAND", "STATUS", "PRODUCT", "HOLDERS"];
-const COLUMNS_NARROW: usize = 8;
+const HEADERS: [&str; 10] =
+    ["NAME", "GPUS", "FREE", "UNHEALTHY", "LINK", "FREE-ISLAND", "STATUS", "LEVEL", "PRODUCT", "HOLDERS"];
+const COLUMNS_NARROW: usize = 9;
 /// Columns whose numbers call for a look when they are not zero, and those whose words do.
 const UNHEALTHY: usize = 3;
 const STATUS: usize = 6;
@@ -23,7 +24,7 @@ const STATUS: usize = 6;
 pub(crate) fn table(inventory: &Inventory, form: Table) -> String {
     let columns = if form.is_wide { HEADERS.len() } else { COLUMNS_NARROW };
     let headers = HEADERS.map(str::to_owned);
-    let mut rows: Vec<[String; 9]> = if form.has_headers { vec![headers] } else { Vec::new() };
+    let mut rows: Vec<[String; 10]> = if form.has_headers { vec![headers] } else { Vec::new() };
     rows.push(totals(inventory));
     rows.extend(inventory.items.iter().map(cells));
     let widths: Vec<usize> =
@@ -51,7 +52,7 @@ pub(crate) fn table(inventory: &Inventory, form: Table) -> String {
     text
 }
 
-fn totals(inventory: &Inventory) -> [String; 9] {
+fn totals(inventory: &Inventory) -> [String; 10] {
     let totals = &inventory.totals;
     let well = totals.node_count.saturating_sub(totals.troubled_node_count);
     let holders: Option<usize> = inventory.items.iter().map(|r| r.holders.as_ref().map(Vec::len)).sum();
@@ -63,12 +64,13 @@ fn totals(inventory: &Inventory) -> [String; 9] {
         "-".to_owned(),
         number(totals.free_island_gpu_count, "-"),
         format!("{well}/{}-ok", totals.node_count),
+        "-".to_owned(),
         counted(totals.node_count, "node"),
         holders.map_or_else(|| "?".to_owned(), |count| counted(count, "pod")),
     ]
 }
 
-fn cells(row: &NodeRow) -> [String; 9] {
+fn cells(row: &NodeRow) -> [String; 10] {
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.replace(' ', "-") };
     let holders = match row.holders.as_deref() {
         None => "?".to_owned(),
@@ -85,6 +87,7 @@ fn cells(row: &NodeRow) -> [String; 9] {
         or_dash(&row.link_class),
         number(row.free_island_gpu_count(), no_island),
         if row.status.is_empty() { "ok".to_owned() } else { row.status.join(",") },
+        or_dash(row.level),
         or_dash(&row.product),
         holders,
     ]

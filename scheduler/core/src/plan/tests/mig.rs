@@ -171,7 +171,7 @@ fn init_containers_lend_their_instances_to_those_after_them() {
 fn a_plan_names_the_device_of_each_instance() {
     let demand = pod(&[&[("mig-2g.20gb", 1)]], &[]);
     let plan = plan(&cut(7, &BALANCED), &demand, &Policy::default()).unwrap();
-    let json = crate::annotation::Note::of(&plan, "uid", crate::annotation::Level::Advice).to_json().unwrap();
+    let json = crate::annotation::Note::of(&plan, "uid").to_json().unwrap();
     let device = r#"{"uuid":"GPU-7","mig":{"uuid":"MIG-7-2","profile":"2g.20gb","start":2,"size":2}}"#;
     assert!(json.contains(device), "{json}");
 }

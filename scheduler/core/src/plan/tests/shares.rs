@@ -137,7 +137,7 @@ fn an_init_container_reuses_the_cards_of_the_others_and_its_share_counts_where_i
         plan.containers.iter().map(|c| (c.reuses, c.devices[0].index.0, c.devices[0].extent.clone())).collect();
     let share = |cores_percent, memory| Extent::Share(Portion { cores_percent, memory: MiB(memory) });
     assert_eq!(given, [(true, 1, share(70, 1024)), (false, 1, share(50, 4096))], "40 + 70 is too much for card 0");
-    let held = crate::annotation::Note::of(&plan, "u", crate::annotation::Level::Advice).devices().unwrap();
+    let held = crate::annotation::Note::of(&plan, "u").devices().unwrap();
     assert_eq!(held.len(), 1);
     assert_eq!((held[0].extent.clone(), held[0].device_count), (share(70, 4096), 1));
 }

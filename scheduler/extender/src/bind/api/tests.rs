@@ -94,7 +94,10 @@ async fn one_write_carries_node_uid_and_plan() {
     assert_eq!((&metadata["name"], &metadata["uid"]), (&json!("a"), &json!("uid-a")));
     let plan = metadata["annotations"][PLAN_KEY].as_str().unwrap();
     let note = Note::parse(plan, "uid-a", &name("n1")).unwrap();
-    assert_eq!((note.level, note.topology_generation, note.devices().unwrap().len()), (Level::Advice, 1, 2));
+    assert_eq!(
+        (note.level, note.topology_generation, note.devices().unwrap().len()),
+        (berth_core::annotation::Level::Advice, 1, 2)
+    );
     assert_eq!(rig.hold_count(), 1, "until the watch shows the pod bound");
 }
 

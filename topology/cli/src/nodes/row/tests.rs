@@ -7,7 +7,7 @@ use berth_core::demand::Totals as PodTotals;
 use berth_core::device::HeldDevice;
 use berth_core::view::Compute;
 use berth_index::{Event, NodeFacts, PlanNote, PodFacts, PodUid};
-use berth_model::{BootId, GpuUuid, Health, NodeName};
+use berth_model::{BootId, DevicePlugin, GpuUuid, Health, Level, NodeName};
 
 use super::*;
 use crate::render::nodes::{Table, names, table};
@@ -25,6 +25,7 @@ fn offers(node: &str, gpus: u64, boot: &str) -> Event {
         allocatable: Compute::default(),
         zone: None,
         is_avoided: false,
+        labels: level::LabelSet::default(),
     })
 }
 
@@ -95,14 +96,14 @@ fn every_node_says_what_is_free_who_holds_the_rest_and_what_is_not_known() {
         offers("cpu-1", 0, "boot"),
     ]);
     let expected = "\
-NAME     GPUS   FREE   UNHEALTHY   LINK   FREE-ISLAND   STATUS             PRODUCT       HOLDERS
-*        36     29     1           -      8             2/6-ok             6 nodes       2 pods
-cpu-1    0      0      0           -      -             ok                 -             -
-dgx-1    8      3      1           NV18   3             ok                 NVIDIA-Test   team/train:0-3
-dgx-2    8      6      0           NV18   ?             imprecise          NVIDIA-Test   team/stray:+2?
-dgx-3    8      8      0           NV18   8             stale:rebooted     NVIDIA-Test   -
-dgx-4    8      8      0           NV18   8             stale:agent-away   NVIDIA-Test   -
-pcie-1   4      4      0           -      -             no-report          -             -
+NAME     GPUS   FREE   UNHEALTHY   LINK   FREE-ISLAND   STATUS             LEVEL    PRODUCT       HOLDERS
+*        36     29     1           -      8             2/6-ok             -        6 nodes       2 pods
+cpu-1    0      0      0           -      -             ok                 -        -             -
+dgx-1    8      3      1           NV18   3             ok                 advice   NVIDIA-Test   team/train:0-3
+dgx-2    8      6      0           NV18   ?             imprecise          advice   NVIDIA-Test   team/stray:+2?
+dgx-3    8      8      0           NV18   8             stale:rebooted     advice   NVIDIA-Test   -
+dgx-4    8      8      0           NV18   8             stale:agent-away   advice   NVIDIA-Test   -
+pcie-1   4      4      0           -      -             no-report          -        -             -
 ";
     assert_eq!(wide(&read), expected);
 }
@@ -114,10 +115,23 @@ fn without_a_list_of_pods_nothing_is_called_free() {
     let form = Table { is_wide: true, has_headers: false };
     let text = strip_str(&table(&inventory(&read, |_| true), form)).to_string();
     let expected = "\
-*       8   ?   0   -      -   1/1-ok   1 node        ?
-dgx-1   8   ?   0   NV18   ?   ok       NVIDIA-Test   ?
+*       8   ?   0   -      -   1/1-ok   -        1 node        ?
+dgx-1   8   ?   0   NV18   ?   ok       advice   NVIDIA-Test   ?
 ";
     assert_eq!(text, expected);
+}
+
+#[test]
+fn a_node_says_the_level_that_it_has_and_whether_its_plugin_is_away() {
+    let of = |level, is_accepting| {
+        let Event::Report(topology) = report("dgx-1", None) else { panic!("no report") };
+        let plugin = Some(DevicePlugin { level, is_accepting });
+        let read = read(vec![offers("dgx-1", 8, "boot"), Event::Report(Box::new(topology.with_device_plugin(plugin)))]);
+        let row = inventory(&read, |_| true).items.remove(0);
+        (row.level, row.status)
+    };
+    assert_eq!(of(Level::Preferred, true), ("preferred", vec![]));
+    assert_eq!(of(Level::Enforced, false), ("enforced", vec!["plugin-away"]));
 }
 
 #[test]

@@ -32,6 +32,11 @@ const LIMITS: &[(&str, &str)] = &[
     ("Status.links", "DEVICES_MAX"),
     ("Status.findings", "FINDINGS_MAX"),
     ("Status.drifts", "DRIFTS_MAX"),
+    ("Status.refusals", "REFUSALS_MAX"),
+    ("Refusal.pod", "POD_BYTES_MAX"),
+    ("Refusal.pod_uid", "NAME_BYTES_MAX"),
+    ("Refusal.container", "NAME_BYTES_MAX"),
+    ("Refusal.text", "TEXT_BYTES_MAX"),
     ("Drift.pod", "POD_BYTES_MAX"),
     ("Drift.pod_uid", "NAME_BYTES_MAX"),
     ("Drift.resource", "RESOURCE_BYTES_MAX"),
@@ -94,7 +99,11 @@ const LIMITS: &[(&str, &str)] = &[
 ];
 
 /// Closed words that the API server refuses to take others for.
-const WORDS: [(&str, &str); 9] = [
+const WORDS: [(&str, &str); 10] = [
+    (
+        "Refusal.reason",
+        r#""no-plan", "foreign-plan", "broken-plan", "other-plan", "unknown-device", "sick-device", "device-leased", "ambiguous", "no-edits""#,
+    ),
     ("DevicePlugin.level", r#""preferred", "enforced""#),
     ("Driver.state", r#""loaded", "absent""#),
     ("Gpu.health", r#""healthy", "unhealthy", "unknown""#),

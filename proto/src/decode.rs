@@ -8,14 +8,16 @@ use std::fmt::Display;
 use berth_model::link::MatrixError;
 use berth_model::{
     BootId, CpuSet, DevicePlugin, Drift, Driver, DriverVersions, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health,
-    HugePages, Level, LinkMatrix, MiB, NodeName, NodeTopology, Parts, PciAddress, TopologyError, Zone, ZoneId,
+    HugePages, Level, LinkMatrix, MiB, NodeName, NodeTopology, Parts, PciAddress, Refusal, RefusalReason,
+    TopologyError, Zone, ZoneId,
 };
 
 use crate::detail::{self, Product};
 use crate::encode::cpus_of_zone;
 use crate::limit::{
     CPU_LIST_BYTES_MAX, DEVICES_MAX, DRIFT_DEVICES_MAX, DRIFTS_MAX, FINDINGS_MAX, GPUS_MAX, ID_BYTES_MAX,
-    NAME_BYTES_MAX, NICS_MAX, POD_BYTES_MAX, RESOURCE_BYTES_MAX, ROW_BYTES_MAX, TEXT_BYTES_MAX, ZONES_MAX, cut,
+    NAME_BYTES_MAX, NICS_MAX, POD_BYTES_MAX, REFUSALS_MAX, RESOURCE_BYTES_MAX, ROW_BYTES_MAX, TEXT_BYTES_MAX,
+    ZONES_MAX, cut,
 };
 use crate::topology::v1alpha1 as wire;
 
@@ -68,6 +70,7 @@ pub fn decode(node: &str, report: &wire::Status) -> Result<NodeTopology, DecodeE
         host: host::host(report.host.as_ref())?,
         findings: each("findings", &report.findings, FINDINGS_MAX, |_, f| finding(f))?,
         drifts: each("drifts", &report.drifts, DRIFTS_MAX, |_, d| drift(d))?,
+        refusals: each("refusals", &report.refusals, REFUSALS_MAX, |_, r| refused(r))?.into_iter().flatten().collect(),
         device_plugin: report.device_plugin.as_ref().and_then(device_plugin),
         zones,
     })?;
@@ -206,6 +209,21 @@ fn drift(drift: &wire::Drift) -> Result<Drift, DecodeError> {
         resource: text("resource", &drift.resource, RESOURCE_BYTES_MAX)?,
         devices: drift.devices.iter().map(|id| text("devices", id, ID_BYTES_MAX)).collect::<Result<_, _>>()?,
     })
+}
+
+/// A refusal; `None` where its reason is a word of a newer agent.
+fn refused(refused: &wire::Refusal) -> Result<Option<Refusal>, DecodeError> {
+    if refused.pod_uid.is_empty() {
+        return Err(refusal("podUID", "missing, the UID of a pod is right"));
+    }
+    let Some(reason) = RefusalReason::from_word(&refused.reason) else { return Ok(None) };
+    Ok(Some(Refusal {
+        pod: text("pod", &refused.pod, POD_BYTES_MAX)?,
+        pod_uid: text("podUID", &refused.pod_uid, NAME_BYTES_MAX)?,
+        container: text("container", &refused.container, NAME_BYTES_MAX)?,
+        reason,
+        text: text("text", &refused.text, TEXT_BYTES_MAX)?,
+    }))
 }
 
 fn cpus(list: &str) -> Result<CpuSet, DecodeError> {

@@ -4,13 +4,13 @@ pub(crate) mod host;
 
 use berth_model::{
     CpuSet, DevicePlugin, Drift, Driver, Finding, Gpu, HugePages, LinkLayer, MiB, Nic, NodeTopology, Parts, PciAddress,
-    PortState, VirtualFunction, Zone, ZoneId,
+    PortState, Refusal, VirtualFunction, Zone, ZoneId,
 };
 
 use crate::detail::{self, Products};
 use crate::limit::{
     DRIFT_DEVICES_MAX, DRIFTS_MAX, FINDINGS_MAX, ID_BYTES_MAX, NAME_BYTES_MAX, NETDEVS_MAX, POD_BYTES_MAX,
-    RESOURCE_BYTES_MAX, TEXT_BYTES_MAX, VIRTUAL_FUNCTIONS_MAX, cut,
+    REFUSALS_MAX, RESOURCE_BYTES_MAX, TEXT_BYTES_MAX, VIRTUAL_FUNCTIONS_MAX, cut,
 };
 use crate::topology::v1alpha1 as wire;
 
@@ -39,6 +39,7 @@ pub fn encode(topology: &NodeTopology, agent_version: &str) -> wire::Status {
         host: host::host(&parts.host),
         findings: parts.findings.iter().take(FINDINGS_MAX).map(finding).collect(),
         drifts: parts.drifts.iter().take(DRIFTS_MAX).map(drift).collect(),
+        refusals: parts.refusals.iter().take(REFUSALS_MAX).map(refusal).collect(),
         device_plugin: parts.device_plugin.map(device_plugin),
     }
 }
@@ -53,6 +54,16 @@ fn drift(drift: &Drift) -> wire::Drift {
         pod_uid: cut(&drift.pod_uid, NAME_BYTES_MAX).to_owned(),
         resource: cut(&drift.resource, RESOURCE_BYTES_MAX).to_owned(),
         devices: drift.devices.iter().take(DRIFT_DEVICES_MAX).map(|id| cut(id, ID_BYTES_MAX).to_owned()).collect(),
+    }
+}
+
+fn refusal(refusal: &Refusal) -> wire::Refusal {
+    wire::Refusal {
+        pod: cut(&refusal.pod, POD_BYTES_MAX).to_owned(),
+        pod_uid: cut(&refusal.pod_uid, NAME_BYTES_MAX).to_owned(),
+        container: cut(&refusal.container, NAME_BYTES_MAX).to_owned(),
+        reason: refusal.reason.word().to_owned(),
+        text: cut(&refusal.text, TEXT_BYTES_MAX).to_owned(),
     }
 }
 

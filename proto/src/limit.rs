@@ -1,6 +1,6 @@
 //! How much a report may hold: bounds for hostile input, held by decode, by the CRD schema, and kept by encode.
 
-use berth_model::{Drift, GpuSet, Kubelet, LinkMatrix, NicFunction, NodeTopology, virt};
+use berth_model::{Drift, GpuSet, Kubelet, LinkMatrix, NicFunction, NodeTopology, Refusal, virt};
 
 /// Most GPUs, and so most products.
 pub const GPUS_MAX: usize = GpuSet::GPUS_MAX;
@@ -16,6 +16,8 @@ pub const FINDINGS_MAX: usize = LinkMatrix::DEVICES_MAX;
 pub const DRIFTS_MAX: usize = Drift::DRIFTS_MAX;
 /// Most devices of one drift.
 pub const DRIFT_DEVICES_MAX: usize = Drift::DEVICES_MAX;
+/// Most refusals.
+pub const REFUSALS_MAX: usize = Refusal::REFUSALS_MAX;
 /// Longest namespace and name of a pod in bytes.
 ///
 /// Source: RFC 1123 label and subdomain as github.com/kubernetes/kubernetes checks them, 63 and 253 bytes.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use berth_model::{
     BootId, CpuSet, DevicePlugin, Drift, Driver, DriverVersions, Finding, Generation, Gpu, GpuIndex, GpuUuid, Health,
     HugePages, Level, Link, LinkLayer, LinkMatrix, MiB, Nic, NicName, NodeName, NodeTopology, Parts, PciAddress,
-    PcieLevel, PortState, Zone, ZoneId,
+    PcieLevel, PortState, Refusal, RefusalReason, Zone, ZoneId,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -71,6 +71,7 @@ pub(crate) fn eight_gpus_ten_nics() -> NodeTopology {
         host: host::full(),
         findings: Vec::new(),
         drifts: Vec::new(),
+        refusals: Vec::new(),
         device_plugin: Some(DevicePlugin { level: Level::Preferred, is_accepting: true }),
     })
     .unwrap()
@@ -90,7 +91,7 @@ pub(crate) fn topology() -> impl Strategy<Value = NodeTopology> {
             vec(nic(ids), nic_count),
             vec(link(), devices * devices),
             driver,
-            (vec(finding(), 0..3), vec(drift(), 0..3), device_plugin()),
+            (vec(finding(), 0..3), vec(drift(), 0..3), vec(refusal(), 0..3), device_plugin()),
             host::any(),
             (0..=i64::MAX).prop_map(i64::cast_unsigned),
         )
@@ -101,7 +102,7 @@ pub(crate) fn topology() -> impl Strategy<Value = NodeTopology> {
                     mut nics,
                     cells,
                     driver,
-                    (findings, drifts, device_plugin),
+                    (findings, drifts, refusals, device_plugin),
                     host,
                     generation,
                 )| {
@@ -125,6 +126,7 @@ pub(crate) fn topology() -> impl Strategy<Value = NodeTopology> {
                         host,
                         findings,
                         drifts,
+                        refusals,
                         device_plugin,
                     })
                     .unwrap()
@@ -218,6 +220,12 @@ fn device_plugin() -> impl Strategy<Value = Option<DevicePlugin>> {
     let level = proptest::sample::select(vec![Level::Preferred, Level::Enforced]);
     let some = (level, any::<bool>()).prop_map(|(level, is_accepting)| DevicePlugin { level, is_accepting });
     proptest::option::of(some)
+}
+
+fn refusal() -> impl Strategy<Value = Refusal> {
+    let reason = proptest::sample::select(RefusalReason::ALL.to_vec());
+    ("[a-z]{1,9}/[a-z0-9.-]{1,20}", "[0-9a-f]{1,36}", "[a-z]{1,9}", reason, "[ -~]{0,80}")
+        .prop_map(|(pod, pod_uid, container, reason, text)| Refusal { pod, pod_uid, container, reason, text })
 }
 
 fn drift() -> impl Strategy<Value = Drift> {

@@ -66,6 +66,7 @@ pub(super) fn pod(uid: PodUid, node: &NodeName, uuids: Vec<GpuUuid>) -> PodFacts
         node: Some(node.clone()),
         is_ended: false,
         expects_devices: false,
+        is_enforced: false,
         totals: Totals {
             extended: BTreeMap::from([(GPU.to_owned(), count)]),
             cpu_milli: CPU_MILLI_PER_GPU.saturating_mul(count),

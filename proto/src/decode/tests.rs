@@ -30,6 +30,8 @@ proptest! {
         parts.findings = vec![Finding { code: long.clone(), device: long.clone(), text: long.clone() }; 1 + length % 300];
         let drift = Drift { pod: long.clone(), pod_uid: format!("u{long}"), resource: long.clone(), devices: vec![long.clone(); 1 + length % 300] };
         parts.drifts = vec![drift; 1 + length % 300];
+        let refusal = Refusal { pod: long.clone(), pod_uid: format!("u{long}"), container: long.clone(), reason: RefusalReason::NoPlan, text: long.clone() };
+        parts.refusals = vec![refusal; 1 + length % 300];
         for gpu in &mut parts.gpus {
             gpu.product.clone_from(&long);
             gpu.health = Health::Unhealthy(long.clone());
@@ -61,6 +63,8 @@ fn a_refused_report_names_the_field_and_what_would_be_right() {
         ("generation: -1 is not within 0 to 9223372036854775807", |r| r.generation = -1),
         ("driver: missing, an object with a state is right", |r| r.driver = None),
         ("drifts[0].podUID: missing, the UID of a pod is right", |r| r.drifts = vec![wire::Drift::default()]),
+        ("refusals[0].podUID: missing, the UID of a pod is right", |r| r.refusals = vec![wire::Refusal::default()]),
+        ("refusals: 300 entries, at most 128 are taken", |r| r.refusals = vec![wire::Refusal::default(); 300]),
         ("drifts: 300 entries, at most 256 are taken", |r| r.drifts = vec![wire::Drift::default(); 300]),
         ("drifts[0].devices: 300 entries, at most 128 are taken", |r| {
             r.drifts = vec![wire::Drift { devices: vec![String::new(); 300], ..wire::Drift::default() }];

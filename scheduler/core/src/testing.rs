@@ -127,6 +127,7 @@ fn build(count: u8, link: &dyn Fn(usize, usize) -> Link) -> NodeTopology {
         host: berth_model::Host::default(),
         findings: Vec::new(),
         drifts: Vec::new(),
+        refusals: Vec::new(),
         device_plugin: None,
     })
     .unwrap()

@@ -143,6 +143,7 @@ mod tests {
             node: Some(name("n")),
             is_ended: false,
             expects_devices: false,
+            is_enforced: false,
             totals,
             note: PlanNote::Devices(planned.into_iter().collect()),
             truth: if given.is_empty() { BTreeMap::new() } else { [(gpu, given)].into() },

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_core::annotation::{Note, PLAN_KEY};
+use berth_core::annotation::{Level, Note, PLAN_KEY};
 use berth_core::demand::{ContainerRequest, PodRequest, Totals};
 use berth_index::{PlanNote, PodFacts, PodUid};
 use berth_model::NodeName;
@@ -70,7 +70,7 @@ pub fn pod_facts(pod: &Pod) -> Option<PodFacts> {
     if pod.metadata.uid.is_empty() {
         return None;
     }
-    let note = node.as_ref().map_or(PlanNote::Absent, |node| plan_note(pod, node));
+    let (note, is_enforced) = node.as_ref().map_or((PlanNote::Absent, false), |node| plan_note(pod, node));
     Some(PodFacts {
         uid: PodUid::new(&pod.metadata.uid),
         namespace: pod.metadata.namespace.clone(),
@@ -81,6 +81,7 @@ pub fn pod_facts(pod: &Pod) -> Option<PodFacts> {
             && pod.spec.containers.iter().any(|container| is_extended(&container.resources.limits)),
         totals: Totals::of(&pod_request(pod)),
         note,
+        is_enforced,
         truth: truth(pod),
     })
 }
@@ -103,11 +104,13 @@ fn truth(pod: &Pod) -> BTreeMap<String, Vec<String>> {
     truth
 }
 
-fn plan_note(pod: &Pod, node: &NodeName) -> PlanNote {
-    let Some(text) = pod.metadata.annotations.get(PLAN_KEY) else { return PlanNote::Absent };
-    match Note::parse(text, &pod.metadata.uid, node).and_then(|note| note.holding()) {
-        Ok(holding) => PlanNote::Devices(holding),
-        Err(error) => PlanNote::Void(error.to_string()),
+/// The pod's plan, and whether the node enforces it.
+fn plan_note(pod: &Pod, node: &NodeName) -> (PlanNote, bool) {
+    let Some(text) = pod.metadata.annotations.get(PLAN_KEY) else { return (PlanNote::Absent, false) };
+    let note = Note::parse(text, &pod.metadata.uid, node);
+    match note.and_then(|note| Ok((note.holding()?, note.level))) {
+        Ok((holding, level)) => (PlanNote::Devices(holding), level == Level::Enforced),
+        Err(error) => (PlanNote::Void(error.to_string()), false),
     }
 }
 

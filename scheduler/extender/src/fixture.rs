@@ -62,6 +62,7 @@ pub(crate) fn topology(node: &str, generation: u64, sick: u8) -> NodeTopology {
         host: berth_model::Host::default(),
         findings: Vec::new(),
         drifts: Vec::new(),
+        refusals: Vec::new(),
         device_plugin: None,
     })
     .unwrap()

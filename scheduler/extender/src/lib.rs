@@ -22,6 +22,7 @@ pub mod ingest;
 mod learned;
 pub mod machines;
 pub mod metrics;
+pub mod refusals;
 pub mod requeue;
 pub mod run;
 pub mod watch;

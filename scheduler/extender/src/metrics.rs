@@ -99,6 +99,10 @@ pub struct Metrics {
     pub pods_without_devices: Gauge,
     /// Pods that hold a GPU that is not healthy.
     pub unhealthy_gpu_pods: Gauge,
+    /// Pods that get no devices on nodes that enforce plans.
+    pub refused_pods: Gauge,
+    /// Evictions of such pods.
+    pub evictions: Family<ByResult, Counter>,
     /// Policy edits, taken or refused.
     pub policy_reloads: Family<ByResult, Counter>,
     /// When a policy was last taken, in Unix seconds.
@@ -141,6 +145,8 @@ impl Metrics {
             drift_pods: Gauge::default(),
             pods_without_devices: Gauge::default(),
             unhealthy_gpu_pods: Gauge::default(),
+            refused_pods: Gauge::default(),
+            evictions: Family::default(),
             policy_reloads: Family::default(),
             policy_last_success: Gauge::default(),
             expected_pods: Gauge::default(),
@@ -192,6 +198,10 @@ impl Metrics {
         registry.register("pods_without_devices", help, self.pods_without_devices.clone());
         let help = "Pods that hold a GPU that is not healthy";
         registry.register("unhealthy_gpu_pods", help, self.unhealthy_gpu_pods.clone());
+        let help = "Pods that get no devices on nodes that enforce plans";
+        registry.register("refused_pods", help, self.refused_pods.clone());
+        let help = "Evictions of pods that get no devices, by result";
+        registry.register("refusal_evictions", help, self.evictions.clone());
         registry.register("policy_reloads", "Policy edits by result", self.policy_reloads.clone());
         let help = "When a policy was last taken, in Unix time";
         let name = "policy_last_success_timestamp";
@@ -255,6 +265,8 @@ berth_panics counter
 berth_pods_without_devices gauge
 berth_policy_last_success_timestamp_seconds gauge
 berth_policy_reloads counter
+berth_refusal_evictions counter
+berth_refused_pods gauge
 berth_report_certificate_reloads counter
 berth_report_streams gauge
 berth_report_streams_refused counter
@@ -274,7 +286,7 @@ berth_watch_relists counter";
             family.get_or_create(&ByReason { reason: "gpus-busy" }).inc();
         }
         let reloads = [&metrics.policy_reloads, &metrics.report_certificate_reloads];
-        for family in [&metrics.bind_results, &metrics.requeue_touches].into_iter().chain(reloads) {
+        for family in [&metrics.bind_results, &metrics.requeue_touches, &metrics.evictions].into_iter().chain(reloads) {
             family.get_or_create(&ByResult { result: "ok" }).inc();
         }
         metrics.watch_relists.get_or_create(&ByKind { kind: "Pod" }).inc();

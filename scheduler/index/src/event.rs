@@ -84,6 +84,8 @@ pub struct PodFacts {
     pub totals: Totals,
     /// Its plan.
     pub note: PlanNote,
+    /// Whether the node enforces its plan: its containers have the plan's devices, whatever ids the kubelet counts for them.
+    pub is_enforced: bool,
     /// What the kubelet says it gave the pod: device ids by extended resource. Empty where the kubelet has not said.
     pub truth: BTreeMap<String, Vec<String>>,
 }

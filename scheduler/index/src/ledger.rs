@@ -72,7 +72,7 @@ impl NodeEntry {
     /// The pod with what the node's agent tells of it, where no status says what the kubelet gave it.
     fn as_held<'a>(&self, pod: &'a PodFacts) -> Cow<'a, PodFacts> {
         let drifts = self.report.as_ref().map_or(&[][..], |report| &report.topology.parts().drifts);
-        if drifts.is_empty() || !pod.truth.is_empty() {
+        if drifts.is_empty() || !pod.truth.is_empty() || pod.is_enforced {
             return Cow::Borrowed(pod);
         }
         let own = drifts.iter().filter(|drift| drift.pod_uid == pod.uid.as_str());
@@ -251,7 +251,9 @@ impl Wanted {
 /// what the pod takes beyond that counts without a position.
 fn count_pod(view: &mut NodeView, pod: &PodFacts, wanted: &Wanted, names: &Resources) -> Holder {
     let (planned, mut problem) = claims::planned(view, pod);
-    let (given, id_count) = claims::given(view, pod, names, &planned);
+    // Where the plan is enforced the containers have the plan; the kubelet's ids are only its own count.
+    let said = (!pod.is_enforced).then(|| claims::given(view, pod, names, &planned));
+    let (given, id_count) = said.unwrap_or_default();
     let wanted_count = wanted.instances.values().fold(wanted.gpu_count, |sum, count| sum.saturating_add(*count));
     let is_all_said = id_count > 0 && id_count >= wanted_count;
     let drifted_from = (is_all_said && !planned.is_empty() && !planned.agrees_with(&given)).then(|| planned.set());

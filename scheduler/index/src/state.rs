@@ -157,6 +157,7 @@ impl State {
             // A plan that vanishes from a live pod still counts as held: the devices did not vanish.
             if matches!(known.note, PlanNote::Devices(_)) && !matches!(pod.note, PlanNote::Devices(_)) {
                 pod.note = known.note.clone();
+                pod.is_enforced = known.is_enforced;
             }
             // Nor does a status that says less than an older one: a running pod keeps its devices.
             for (resource, ids) in &known.truth {

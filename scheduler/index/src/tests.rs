@@ -64,6 +64,7 @@ fn topology(text: &str, generation: u64, sick: Option<u8>) -> NodeTopology {
         host: berth_model::Host::default(),
         findings: Vec::new(),
         drifts: Vec::new(),
+        refusals: Vec::new(),
         device_plugin: None,
     })
     .unwrap()
@@ -82,6 +83,7 @@ fn pod(uid: &str, node: &str, gpus: u64, devices: Option<&[u8]>) -> PodFacts {
         node: Some(name(node)),
         is_ended: false,
         expects_devices: false,
+        is_enforced: false,
         totals: Totals {
             cpu_milli: 1000,
             memory: MiB(1024),

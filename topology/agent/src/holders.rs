@@ -113,6 +113,9 @@ impl Holders {
         let mut drifts = Vec::new();
         for (pod, devices) in &held {
             let Some(known) = self.pod(pod, devices).await? else { continue };
+            if held::is_enforced(known.plan.as_deref(), &known.uid) {
+                continue;
+            }
             let planned = held::planned(known.plan.as_deref(), &known.uid);
             drifts.extend(held::drifts(pod, &known.uid, devices, &planned, &instances));
         }

@@ -9,6 +9,7 @@ mod listing;
 mod pace;
 mod record;
 mod running;
+mod runtime;
 mod spec;
 mod steer;
 #[cfg(test)]
@@ -21,7 +22,9 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use berth_model::Drift;
+use berth_model::{Drift, NodeName};
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, Client};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -29,7 +32,6 @@ use book::Book;
 pub(crate) use cards::Cards;
 use folder::Folder;
 use record::{Holder, Lease, LeaseName};
-#[allow(unused_imports, reason = "started with the device plugin")]
 pub(crate) use steer::{Places, Steering};
 
 /// Vendor and class of our CDI devices.
@@ -71,6 +73,26 @@ pub(crate) enum LeaseError {
     /// No random name.
     #[error("{RANDOM} must give the bytes of a new name")]
     Random(#[source] io::Error),
+}
+
+/// Looks whether the node's runtime takes leases. An API server that is away is no reason to stop: the runtime was looked at before.
+///
+/// # Errors
+/// It does not.
+pub(crate) async fn check_runtime(client: Client, node: &NodeName) -> anyhow::Result<()> {
+    let nodes: Api<Node> = Api::all(client);
+    let status = match nodes.get_opt(node.as_str()).await {
+        Ok(found) => found.and_then(|node| node.status),
+        Err(error) => {
+            tracing::warn!(%error, "the node's runtime is not known; leases are given all the same");
+            None
+        }
+    };
+    let version = status.and_then(|status| status.node_info).map(|info| info.container_runtime_version);
+    match version.as_deref().and_then(runtime::lacks_cdi) {
+        Some(lack) => anyhow::bail!("--level enforced: {lack}; where it is switched on, --runtime-has-cdi says so"),
+        None => Ok(()),
+    }
 }
 
 /// A qualified CDI device name, `berth.dev/gpu=lease-<32 hexadecimal digits>`.

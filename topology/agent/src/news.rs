@@ -83,6 +83,7 @@ mod tests {
             host: berth_model::Host::default(),
             findings: Vec::new(),
             drifts: Vec::new(),
+            refusals: Vec::new(),
             device_plugin: None,
         })
         .unwrap()

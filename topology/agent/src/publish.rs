@@ -21,6 +21,9 @@ const FIELD_MANAGER: &str = "berth-agent";
 /// Own deadline of every call: kube has none, and would retry one call for minutes.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest silence of a watch: the API server ends each after 290 s, which kube asks for.
+const WATCH_SILENCE: Duration = Duration::from_secs(295);
+
 /// Conflicts in a row that one publish bears before it backs off: one follows from a deleted object, more from a second writer.
 const CONFLICTS_MAX: usize = 3;
 
@@ -226,6 +229,18 @@ async fn call<T>(what: &'static str, request: impl Future<Output = Result<T, kub
 /// # Errors
 /// There is no usable configuration; nothing is sent yet.
 pub(crate) async fn client(args: &Args) -> Result<Client> {
+    client_within(args, CALL_TIMEOUT).await
+}
+
+/// As [`client`], for watches: these are silent until something happens.
+///
+/// # Errors
+/// As [`client`].
+pub(crate) async fn watching_client(args: &Args) -> Result<Client> {
+    client_within(args, WATCH_SILENCE).await
+}
+
+async fn client_within(args: &Args, read_timeout: Duration) -> Result<Client> {
     let mut config = match &args.kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path).with_context(|| format!("kubeconfig {}", path.display()))?;
@@ -237,7 +252,7 @@ pub(crate) async fn client(args: &Args) -> Result<Client> {
     };
     config.default_retry = false;
     config.connect_timeout = Some(CALL_TIMEOUT);
-    config.read_timeout = Some(CALL_TIMEOUT);
+    config.read_timeout = Some(read_timeout);
     Client::try_from(config).context("the API server's address or credentials are not usable")
 }
 

@@ -18,7 +18,7 @@ use crate::admin::{self, Admin};
 use crate::args::{Args, Format};
 use crate::hardware::Hardware;
 use crate::holders::Holders;
-use crate::lease::Leases;
+use crate::lease::{self, Leases, Steering};
 use crate::metrics::Metrics;
 use crate::plugin::Plugin;
 use crate::pods;
@@ -120,7 +120,7 @@ async fn serve(args: Args) -> Result<()> {
         (Object::Absent(readiness.clone()), None)
     } else {
         let client = publish::client(&args).await?;
-        start_beside(&args, &client, &statement, &metrics)?;
+        start_beside(&args, &client, &statement, &metrics).await?;
         let writer = Writer {
             publisher: Publisher::new(node.clone(), client, Arc::clone(&statement)),
             statement: Arc::clone(&statement),
@@ -176,7 +176,7 @@ fn awaited(wait: Duration) -> (Object, Handover) {
 }
 
 /// Starts what watches and serves beside the report: who holds what, and the device plugin.
-fn start_beside(args: &Args, client: &Client, statement: &Arc<Statement>, metrics: &Arc<Metrics>) -> Result<()> {
+async fn start_beside(args: &Args, client: &Client, statement: &Arc<Statement>, metrics: &Arc<Metrics>) -> Result<()> {
     if let Some(socket) = args.pod_resources.clone() {
         let (statement, metrics) = (Arc::clone(statement), Arc::clone(metrics));
         let holders = Holders::new(socket, args.holders_interval, client.clone(), statement, metrics);
@@ -184,8 +184,18 @@ fn start_beside(args: &Args, client: &Client, statement: &Arc<Statement>, metric
     }
     let node = args.node_name.as_deref().unwrap_or_default();
     let Some(config) = args.plugin.config(node, args.pod_resources.clone())? else { return Ok(()) };
-    let pods = pods::watch(client.clone(), config.node.as_str());
+    let pods = pods::watch(publish::watching_client(args).await?, config.node.as_str());
     let leases = (config.level == Level::Enforced).then(|| Leases::open(&config.lease_dir)).transpose()?.map(Arc::new);
+    if let Some(leases) = &leases {
+        if !args.plugin.runtime_has_cdi {
+            lease::check_runtime(client.clone(), &config.node).await?;
+        }
+        // Before anything is registered with the kubelet, so that no old spec can match.
+        let (places, statement, metrics) =
+            (args.plugin.places(&config, &args.root), Arc::clone(statement), Arc::clone(metrics));
+        let steering = Steering::new(Arc::clone(leases), places, pods.clone(), statement, metrics)?;
+        tokio::spawn(steering.run());
+    }
     let plugin = Plugin::new(config, leases, pods, Arc::clone(statement), Arc::clone(metrics));
     tokio::spawn(plugin.run());
     Ok(())

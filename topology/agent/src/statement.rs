@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use berth_model::{DevicePlugin, Drift, Generation, NodeTopology};
+use berth_model::{DevicePlugin, Drift, Generation, NodeTopology, Refusal};
 use berth_proto::{Status, decode};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -30,6 +30,8 @@ struct Known {
     read: Option<NodeTopology>,
     /// Who holds what beside its plan; `None` until the kubelet has said it for the first time.
     drifts: Option<Vec<Drift>>,
+    /// Containers that wait without devices.
+    refusals: Vec<Refusal>,
     /// The state of the device plugin, where this agent is one.
     plugin: Option<DevicePlugin>,
     /// Whether this agent is about to stop: it accepts nothing any more.
@@ -47,6 +49,7 @@ impl Statement {
         let known = Known {
             read: None,
             drifts,
+            refusals: Vec::new(),
             plugin: None,
             is_leaving: false,
             published: None,
@@ -90,6 +93,17 @@ impl Statement {
             return;
         }
         known.drifts = Some(drifts);
+        drop(known);
+        self.settle();
+    }
+
+    /// Says which containers wait without devices.
+    pub(crate) fn refused(&self, refusals: Vec<Refusal>) {
+        let mut known = self.known();
+        if known.refusals == refusals {
+            return;
+        }
+        known.refusals = refusals;
         drop(known);
         self.settle();
     }
@@ -158,11 +172,11 @@ impl Statement {
     /// Says what is true now, unless that is said already, and returns it; `None` before the first reading.
     pub(crate) fn settle(&self) -> Option<Status> {
         let mut known = self.known();
-        let Known { read, drifts, plugin, is_leaving, published, generation_seen } = &*known;
+        let Known { read, drifts, refusals, plugin, is_leaving, published, generation_seen } = &*known;
         let read = read.clone()?;
         let plugin = plugin.map(|plugin| DevicePlugin { is_accepting: plugin.is_accepting && !is_leaving, ..plugin });
         let drifts = drifts.clone().unwrap_or_else(|| drifts_of(published.as_ref(), &read));
-        let read = read.with_drifts(drifts).with_device_plugin(plugin);
+        let read = read.with_drifts(drifts).with_refusals(refusals.clone()).with_device_plugin(plugin);
         let report = report::next(published.as_ref(), self.said.borrow().as_ref(), *generation_seen, &read);
         known.generation_seen = known.generation_seen.max(Generation(report::generation_of(&report)));
         // Under the lock, so that two who settle at once say things in the order of their generations.

@@ -9,6 +9,7 @@ use crate::id::{BootId, Generation, MiB, NodeName};
 use crate::level::DevicePlugin;
 use crate::link::{LinkClass, LinkMatrix};
 use crate::nic::Nic;
+use crate::refusal::Refusal;
 use crate::set::GpuSet;
 use crate::zone::Zone;
 
@@ -74,6 +75,8 @@ pub struct Parts {
     pub findings: Vec<Finding>,
     /// Who holds what no plan of theirs names, sorted. Empty where nobody looks, as where nobody does.
     pub drifts: Vec<Drift>,
+    /// Containers that wait without devices on a node that enforces plans, sorted.
+    pub refusals: Vec<Refusal>,
     /// Berth's device plugin, where it gives out the node's GPUs. Without it the level is advice.
     pub device_plugin: Option<DevicePlugin>,
 }
@@ -145,6 +148,13 @@ impl NodeTopology {
     #[must_use]
     pub fn with_drifts(mut self, drifts: Vec<Drift>) -> Self {
         self.parts.drifts = drifts;
+        self
+    }
+
+    /// The same topology with other refusals.
+    #[must_use]
+    pub fn with_refusals(mut self, refusals: Vec<Refusal>) -> Self {
+        self.parts.refusals = refusals;
         self
     }
 

@@ -68,6 +68,7 @@ pub fn assemble(
         host,
         findings: findings.sorted(),
         drifts: Vec::new(),
+        refusals: Vec::new(),
         device_plugin: None,
     })
 }

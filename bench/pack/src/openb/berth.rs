@@ -216,6 +216,7 @@ pub fn report(node: &NodeName, model: &str, gpu_count: usize) -> Result<NodeTopo
         links: LinkMatrix::build(gpu_count, |_, _| Link::default()),
         host: berth_model::Host::default(),
         drifts: Vec::new(),
+        refusals: Vec::new(),
         device_plugin: None,
         findings: Vec::new(),
     })?)

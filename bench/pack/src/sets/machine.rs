@@ -142,6 +142,7 @@ fn build(gpu_count: usize, nic_count: usize, link: impl Fn(usize, usize) -> Link
         host: Host::default(),
         findings: Vec::new(),
         drifts: Vec::new(),
+        refusals: Vec::new(),
         device_plugin: None,
     })?)
 }

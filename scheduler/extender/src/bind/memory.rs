@@ -74,6 +74,7 @@ impl MemoryBinder {
             node: Some(node),
             is_ended: false,
             expects_devices: false,
+            is_enforced: false,
             totals: Totals::of(&request),
             note: PlanNote::Devices(holding),
             truth: std::collections::BTreeMap::new(),

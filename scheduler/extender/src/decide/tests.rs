@@ -31,6 +31,7 @@ fn hold(cluster: &Cluster, uid: &str, node: &str, devices: &[u8]) {
         node: Some(name(node)),
         is_ended: false,
         expects_devices: false,
+        is_enforced: false,
         totals: Totals {
             extended: [("nvidia.com/gpu".to_owned(), u64::try_from(devices.len()).unwrap())].into(),
             ..Totals::default()

@@ -14,6 +14,7 @@ use crate::bind::Bind;
 use crate::bind::api::{self, ApiBinder};
 use crate::cluster::Cluster;
 use crate::events;
+use crate::refusals;
 use crate::requeue::Requeue;
 use crate::watch::{self, PodOrder, Settings, Sinks};
 
@@ -40,6 +41,13 @@ pub(super) async fn connect(
     let auditing = audit::run(Arc::clone(cluster), events.clone(), stop.clone());
     parts.spawn(async move {
         auditing.await;
+        Ok(())
+    });
+    // Mode score has no right to evict.
+    let may_evict = args.mode == ModeArg::Allocate;
+    let enforcing = refusals::run(Arc::clone(cluster), events.clone(), watching.clone(), may_evict, stop.clone());
+    parts.spawn(async move {
+        enforcing.await;
         Ok(())
     });
     let order = Arc::new(PodOrder::default());

@@ -59,6 +59,7 @@ fn pod(request: &PodRequest, note: PlanNote, truth: &[(&str, &[&str])]) -> PodFa
         node: Some(name("a")),
         is_ended: false,
         expects_devices: false,
+        is_enforced: false,
         totals: Totals::of(request),
         note,
         truth: truth.iter().map(|(name, given)| (format!("nvidia.com/{name}"), ids(given))).collect(),

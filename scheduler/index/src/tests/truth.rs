@@ -23,6 +23,19 @@ fn what_the_kubelet_gave_is_held_and_not_what_was_planned() {
 }
 
 #[test]
+fn where_the_plan_is_enforced_the_kubelets_ids_are_only_its_count() {
+    let enforced = |pod: PodFacts| Event::Pod(Box::new(PodFacts { is_enforced: true, ..pod }));
+    let given = |ids: &[&str]| [("nvidia.com/gpu".to_owned(), ids.iter().map(|id| (*id).to_owned()).collect())].into();
+    let index = with([node("a"), report("a", 1, None)]);
+    let planned = pod("p", "a", 2, Some(&[0, 1]));
+    index.apply(enforced(PodFacts { truth: given(&["GPU-a-2", "GPU-a-3"]), ..planned.clone() }));
+    assert_eq!(held(&index, "a"), (0b11, 0, false));
+    assert_eq!((holder(&index, "a").drifted_from, holder(&index, "a").problem.as_str()), (None, ""));
+    index.apply(Event::Pod(Box::new(PodFacts { note: crate::PlanNote::Absent, ..planned })));
+    assert_eq!(held(&index, "a").0, 0b11, "a plan that vanishes was enforced all the same");
+}
+
+#[test]
 fn a_pod_bound_by_others_is_exact_once_the_kubelet_has_said_what_it_gave() {
     let index = with([node("a"), report("a", 1, None), bound("p", "a", 1, None)]);
     assert_eq!(held(&index, "a"), (0, 1, true));

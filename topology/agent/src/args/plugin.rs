@@ -1,15 +1,21 @@
 //! What the command line says of the device plugin and of leases.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use berth_model::{Level, NodeName};
 use clap::Args;
 
+use crate::lease::Places;
 use crate::plugin::{Config, MigStrategy};
 
 /// Where the kubelet tells who holds what, unless it is said.
 const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
+
+/// The kubelet's own file of devices, in its folder of plugins.
+///
+/// Source: `kubeletDeviceManagerCheckpoint` in github.com/kubernetes/kubernetes `pkg/kubelet/cm/devicemanager/manager.go`.
+const CHECKPOINT: &str = "kubelet_internal_checkpoint";
 
 /// Where CDI specs of administrators are.
 ///
@@ -47,6 +53,15 @@ pub(crate) struct PluginArgs {
     #[arg(long, env = "BERTH_CDI_DIR", value_name = "DIR", default_value = "/var/run/cdi")]
     pub(crate) cdi_dir: PathBuf,
 
+    /// That the container runtime takes CDI devices though its version leaves that open: containerd 1.7 with enable_cdi.
+    #[arg(long, env = "BERTH_RUNTIME_HAS_CDI")]
+    pub(crate) runtime_has_cdi: bool,
+
+    /// The host's processes, to know when the program of a pod that was deleted by force has ended; its own proc if absent, which shows
+    /// a container its own processes only.
+    #[arg(long, env = "BERTH_HOST_PROC", value_name = "DIR")]
+    pub(crate) host_proc: Option<PathBuf>,
+
     /// Where leases outlive the agent and the boot, at level enforced.
     #[arg(long, env = "BERTH_LEASE_DIR", value_name = "DIR", default_value = "/var/lib/berth/leases")]
     pub(crate) lease_dir: PathBuf,
@@ -59,6 +74,19 @@ impl PluginArgs {
         let level = self.level.word();
         ensure!(self.level == Level::Advice, "--level {level}: with --no-object nobody tells which pod has which plan");
         Ok(())
+    }
+
+    /// Where steering finds what it needs. The runtime takes a spec of its own folder before one of an administrator.
+    pub(crate) fn places(&self, config: &Config, root: &Path) -> Places {
+        Places {
+            node: config.node.clone(),
+            pod_resources: config.pod_resources.clone(),
+            checkpoint: self.device_plugin_dir.join(CHECKPOINT),
+            cdi_dir: self.cdi_dir.clone(),
+            cdi_sources: vec![PathBuf::from(CDI_STATIC_DIR), self.cdi_dir.clone()],
+            dev_root: self.dev_root.clone(),
+            proc: self.host_proc.clone().unwrap_or_else(|| root.join("proc")),
+        }
     }
 
     /// How the agent is the device plugin; `None` at level advice.

@@ -60,6 +60,12 @@ pub(super) fn planned(plan: Option<&str>, pod_uid: &str) -> BTreeSet<Place> {
     devices.map(|device| (device.uuid, device.mig.map(|mig| mig.start))).collect()
 }
 
+/// Whether a pod's containers have what its plan names, whatever the kubelet counts for them: the node enforced it.
+pub(super) fn is_enforced(plan: Option<&str>, pod_uid: &str) -> bool {
+    let plan = plan.and_then(|text| serde_json::from_str::<Plan>(text).ok());
+    plan.is_some_and(|plan| plan.pod_uid == pod_uid && plan.level.as_deref() == Some("enforced"))
+}
+
 /// The differences of one pod: none where it holds what is planned, or a part of it, as while its containers are started.
 pub(super) fn drifts(
     pod: &PodName,
@@ -93,6 +99,7 @@ fn place(id: &str, known: &Instances) -> Place {
 struct Plan {
     #[serde(rename = "podUID")]
     pod_uid: String,
+    level: Option<String>,
     containers: Vec<Container>,
 }
 
@@ -173,6 +180,14 @@ mod tests {
         for plan in [None, Some("no JSON"), Some("{}"), Some(of_another.as_str())] {
             assert_eq!(told(pod("p", &[(GPU, &["GPU-1"])]), plan), [["GPU-1"]], "{plan:?}");
         }
+    }
+
+    #[test]
+    fn an_enforced_plan_is_what_the_containers_have() {
+        let of = |level: &str| format!(r#"{{"podUID":"u","level":"{level}","containers":[]}}"#);
+        assert!(is_enforced(Some(&of("enforced")), "u"));
+        assert!(!is_enforced(Some(&of("enforced")), "v") && !is_enforced(Some(&of("preferred")), "u"));
+        assert!(!is_enforced(None, "u") && !is_enforced(Some("{}"), "u"));
     }
 
     #[test]

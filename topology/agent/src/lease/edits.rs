@@ -21,9 +21,9 @@ const FILES_MAX: usize = 16_384;
 /// Largest spec taken: that of 16 GPUs in seven instances each, with all the driver's mounts, is 200 KiB.
 const SPEC_BYTES_MAX: u64 = 4 << 20;
 
-/// Version of a spec whose device nodes have a `hostPath`, which is all that ours need. Source: github.com/cncf-tags/
+/// Version of a spec that has nothing but device nodes and environment: every runtime with CDI knows it. Source: github.com/cncf-tags/
 /// container-device-interface `SPEC.md`, released versions.
-pub(super) const VERSION: &str = "0.5.0";
+pub(super) const VERSION: &str = "0.3.0";
 
 /// Device files that every CUDA program opens beside its GPU's own; those that exist are given.
 const SHARED_FILES: [&str; 4] = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset"];
@@ -58,6 +58,7 @@ pub(super) type Signature = Vec<(PathBuf, u64, Option<std::time::SystemTime>)>;
 pub(super) struct Sources {
     /// By device name; a later folder wins, as in the runtime.
     devices: BTreeMap<String, Source>,
+    /// Where the host's device files are seen.
     dev_root: PathBuf,
 }
 
@@ -139,7 +140,8 @@ impl Sources {
             ));
         }
         let shared = SHARED_FILES.into_iter().map(str::to_owned).filter(|name| self.dev_root.join(name).exists());
-        let node = |name: String| json!({"path": format!("/dev/{name}"), "hostPath": self.dev_root.join(&name)});
+        // Where the host has them, wherever this agent sees them.
+        let node = |name: String| json!({"path": format!("/dev/{name}")});
         let nodes: Vec<Value> = std::iter::once(own).chain(shared).map(node).collect();
         Ok(Edits::from_iter([("deviceNodes".to_owned(), Value::Array(nodes))]))
     }

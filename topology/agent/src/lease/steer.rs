@@ -56,7 +56,7 @@ pub(crate) struct Places {
     pub(crate) cdi_dir: PathBuf,
     /// Where nvidia-ctk's specs may be, in the order of the runtime.
     pub(crate) cdi_sources: Vec<PathBuf>,
-    /// Where device files are.
+    /// Where the host's device files are seen.
     pub(crate) dev_root: PathBuf,
     /// Where processes are.
     pub(crate) proc: PathBuf,
@@ -72,7 +72,8 @@ pub(crate) struct Steering {
     metrics: Arc<Metrics>,
     specs: Specs,
     witness: WitnessFile,
-    sources: (Signature, Sources),
+    /// As last read, and the state of their folders then.
+    sources: (Option<Signature>, Sources),
     /// Since when each lease is refused, and with what.
     refused: BTreeMap<LeaseName, (Instant, Refusal)>,
     /// In how many looks in a row the kubelet did not name a pending lease.
@@ -100,7 +101,7 @@ impl Steering {
         if stale > 0 {
             tracing::info!(stale, "specs without a lease are removed");
         }
-        let (witness, sources) = (WitnessFile::new(&places.checkpoint), (Signature::new(), Sources::default()));
+        let (witness, sources) = (WitnessFile::new(&places.checkpoint), (None, Sources::default()));
         let (refused, unseen, tidied_at, told) = (BTreeMap::new(), BTreeMap::new(), None, None);
         Ok(Self { leases, places, pods, statement, metrics, specs, witness, sources, refused, unseen, tidied_at, told })
     }
@@ -290,9 +291,9 @@ impl Steering {
 
     fn reread(&mut self) {
         let signature = edits::signature(&self.places.cdi_sources);
-        if self.tidied_at.is_none() || self.sources.0 != signature {
+        if self.sources.0.as_ref() != Some(&signature) {
             let sources = Sources::read(&self.places.cdi_sources, &self.places.dev_root);
-            self.sources = (signature, sources);
+            self.sources = (Some(signature), sources);
         }
     }
 
@@ -316,6 +317,7 @@ impl Steering {
         standing.dedup();
         standing.truncate(Refusal::REFUSALS_MAX);
         self.metrics.lease.refused(&standing);
+        self.statement.refused(standing);
     }
 
     /// Logs a trouble with the kubelet once, and its end.

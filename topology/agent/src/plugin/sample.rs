@@ -49,6 +49,7 @@ pub(super) fn changed(change: impl Fn(&mut Gpu)) -> NodeTopology {
         host: berth_model::Host::default(),
         findings: Vec::new(),
         drifts: Vec::new(),
+        refusals: Vec::new(),
         device_plugin: None,
     })
     .unwrap()

@@ -110,6 +110,7 @@ fn read(boot_id: &str) -> Topology {
         host: berth_model::Host::default(),
         findings: Vec::new(),
         drifts: Vec::new(),
+        refusals: Vec::new(),
         device_plugin: None,
     })
     .unwrap()

@@ -51,6 +51,7 @@ fn pod(text: &str, node: &str, planned: &[u8], given: &[u8]) -> PodFacts {
         node: Some(name(node)),
         is_ended: false,
         expects_devices: false,
+        is_enforced: false,
         totals: Totals { extended: [(gpu.clone(), count)].into(), ..Totals::default() },
         note: PlanNote::Devices(planned.iter().map(whole).collect()),
         truth: if ids.is_empty() { BTreeMap::new() } else { [(gpu, ids)].into() },

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_core::annotation::{Note, PLAN_KEY};
+use berth_core::annotation::{Level, Note, PLAN_KEY};
 use berth_core::demand::{ContainerRequest, PodRequest, Totals};
 use berth_core::level::LabelSet;
 use berth_core::quantity;
@@ -78,6 +78,7 @@ pub(super) fn pod_facts(pod: &Pod) -> Option<PodFacts> {
         ..PodRequest::default()
     };
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
+    let (note, is_enforced) = plan_note(pod, &uid, &node);
     Some(PodFacts {
         uid: PodUid::new(&uid),
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
@@ -88,7 +89,8 @@ pub(super) fn pod_facts(pod: &Pod) -> Option<PodFacts> {
                 .iter()
                 .any(|c: &ContainerRequest| c.requests.keys().any(|k| k.contains('/'))),
         totals: Totals::of(&request),
-        note: plan_note(pod, &uid, &node),
+        note,
+        is_enforced,
         truth: truth(pod),
         node: Some(node),
     })
@@ -123,12 +125,13 @@ fn truth(pod: &Pod) -> BTreeMap<String, Vec<String>> {
     truth
 }
 
-fn plan_note(pod: &Pod, uid: &str, node: &NodeName) -> PlanNote {
+/// The pod's plan, and whether the node enforces it.
+fn plan_note(pod: &Pod, uid: &str, node: &NodeName) -> (PlanNote, bool) {
     let annotations = pod.metadata.annotations.as_ref();
-    let Some(text) = annotations.and_then(|a| a.get(PLAN_KEY)) else { return PlanNote::Absent };
-    match Note::parse(text, uid, node).and_then(|note| note.holding()) {
-        Ok(holding) => PlanNote::Devices(holding),
-        Err(error) => PlanNote::Void(error.to_string()),
+    let Some(text) = annotations.and_then(|a| a.get(PLAN_KEY)) else { return (PlanNote::Absent, false) };
+    match Note::parse(text, uid, node).and_then(|note| Ok((note.holding()?, note.level))) {
+        Ok((holding, level)) => (PlanNote::Devices(holding), level == Level::Enforced),
+        Err(error) => (PlanNote::Void(error.to_string()), false),
     }
 }
 

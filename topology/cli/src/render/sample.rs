@@ -60,6 +60,7 @@ impl Sample {
             host: berth_model::Host::default(),
             findings: Vec::new(),
             drifts: Vec::new(),
+            refusals: Vec::new(),
             device_plugin: None,
         };
         Self { parts }

@@ -39,6 +39,7 @@ fn parts(gpu_count: u8) -> Parts {
         host: Host::default(),
         findings: Vec::new(),
         drifts: Vec::new(),
+        refusals: Vec::new(),
         device_plugin: None,
     }
 }

@@ -131,6 +131,7 @@ fn report(health: Health) -> NodeTopology {
         host: Host::default(),
         findings: Vec::new(),
         drifts: Vec::new(),
+        refusals: Vec::new(),
         device_plugin: None,
     })
     .unwrap()

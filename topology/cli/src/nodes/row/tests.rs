@@ -38,6 +38,7 @@ fn pod(text: &str, node: &str, count: u64, note: PlanNote) -> Event {
         node: Some(name(node)),
         is_ended: false,
         expects_devices: false,
+        is_enforced: false,
         totals,
         note,
         truth: BTreeMap::new(),

@@ -1,21 +1,26 @@
 //! Owns a whole Berth at work on real nodes: what [`Running`] has, with real kubelets that run the pods it places. Needs root.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use berth_core::place::mig::name::resource_form;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::Value;
 
-use crate::controlplane::NAMESPACE;
+use crate::controlplane::{AGENT_ACCOUNT, NAMESPACE};
 use crate::installed::overlay;
-use crate::real_node::{RealNode, Said};
-use crate::running::Running;
+use crate::made_node::MadeNode;
+use crate::real_node::{RealNode, SHARED, Said, files};
+use crate::running::{Running, offered};
 use crate::stock_plugin::Offer;
 
 /// Two kubelets, their pods, and everything else on a machine with two cores.
 pub const SOON: Duration = Duration::from_secs(90);
+
+/// The resource of whole GPUs.
+pub const GPU: &str = "nvidia.com/gpu";
 
 /// Where kubelets serve PodResources, as their own node sees it.
 const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
@@ -36,8 +41,14 @@ impl RealCluster {
     /// # Errors
     /// A part does not come up in time; the text carries the end of its log.
     pub async fn start(nodes: &[(&str, &str)], rules: &Value, agent_args: &[&str]) -> Result<Self> {
-        let running = Running::start(&[]).await?;
+        let made = nodes.iter().map(|(machine, name)| MadeNode::new(machine, name)).collect::<Result<Vec<_>>>()?;
+        let running = Running::start_managing(&[], offered(&made)?).await?;
         running.plane.apply_kustomize(&overlay("holders")).await?;
+        // What a device plugin needs: the pods of its node.
+        let role = ["create", "clusterrole", "plugin", "--verb=get,list,watch", "--resource=pods"];
+        running.plane.kubectl(&role).await?;
+        let subject = format!("--serviceaccount={NAMESPACE}:{AGENT_ACCOUNT}");
+        running.plane.kubectl(&["create", "clusterrolebinding", "plugin", "--clusterrole=plugin", &subject]).await?;
         // The agents' pods run as processes of this machine: they need its network, which a restricted namespace refuses.
         let open = "pod-security.kubernetes.io/enforce=privileged";
         running.plane.kubectl(&["label", "namespace", NAMESPACE, "--overwrite", open]).await?;
@@ -139,20 +150,27 @@ pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 
-/// What the stock device plugin of a node offers of its whole GPUs.
+/// What the stock device plugin of a node offers, by resource: GPUs that are whole, and MIG instances by their profiles.
 ///
 /// # Errors
 /// The machine makes no topology.
-pub fn whole_gpus(node: &RealNode) -> Result<Vec<Offer>> {
+pub fn stock_offers(node: &RealNode) -> Result<BTreeMap<String, Vec<Offer>>> {
     let topology = node.made().topology(None)?;
-    let whole = topology.parts().gpus.iter().filter(|gpu| gpu.mig_enabled != Some(true));
-    let offers = whole.map(|gpu| Offer {
-        id: gpu.uuid.to_string(),
-        zones: gpu.zone.iter().map(|zone| zone.0).collect(),
-        is_healthy: true,
-        nodes: vec![format!("/dev/nvidia{}", gpu.index.0), "/dev/nvidiactl".to_owned()],
-    });
-    Ok(offers.collect())
+    let files = files(&topology);
+    let mut offers: BTreeMap<String, Vec<Offer>> = BTreeMap::new();
+    for gpu in &topology.parts().gpus {
+        let own = gpu.detail.mig_instances.iter().flat_map(|instance| {
+            let resource = format!("nvidia.com/mig-{}", resource_form(&instance.profile));
+            instance.uuids.iter().map(move |uuid| (resource.clone(), uuid.to_string()))
+        });
+        let whole = (gpu.mig_enabled != Some(true)).then(|| (GPU.to_owned(), gpu.uuid.to_string()));
+        for (resource, id) in own.chain(whole) {
+            let nodes = files.get(&id).into_iter().flatten().cloned().chain(SHARED.map(str::to_owned)).collect();
+            let zones = gpu.zone.iter().map(|zone| zone.0).collect();
+            offers.entry(resource).or_default().push(Offer { id, zones, is_healthy: true, nodes });
+        }
+    }
+    Ok(offers)
 }
 
 /// Every id that the kubelet says a pod holds.

@@ -3,6 +3,7 @@
 
 mod cgroups;
 mod config;
+mod devices;
 mod machine;
 mod runtime;
 mod stage;
@@ -26,6 +27,7 @@ use crate::controlplane::{AGENT_ACCOUNT, ControlPlane, Folder, NAMESPACE, Proces
 use crate::go_module::say;
 use crate::made_node::MadeNode;
 
+pub use devices::{SHARED, files};
 pub use runtime::IMAGE;
 
 use runtime::Runtime;
@@ -39,6 +41,9 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// Where agents look for the kubelet's configuration, below their root.
 const CONFIG: &str = "var/lib/kubelet/config.yaml";
+
+/// Where nvidia-ctk writes its spec.
+const CDI_SPEC: &str = "/run/cdi/nvidia.json";
 
 /// What a kubelet remembers of its pods' CPUs, memory and devices: it refuses to start with what another policy wrote.
 const REMEMBERED: [&str; 3] =
@@ -105,7 +110,10 @@ impl RealNode {
         std::fs::set_permissions(path.join("runc"), Permissions::from_mode(0o755))?;
         std::fs::write(path.join("containerd.toml"), config::containerd(path, &runtime.programs))?;
 
+        let topology = made.topology(None)?;
+        std::fs::write(path.join("nodes"), devices::names(&topology).join("\n") + "\n")?;
         let stage = Stage::set(folder).await?;
+        std::fs::write(stage.inside(CDI_SPEC), devices::cdi_spec(&topology).to_string())?;
         let containerd = start_containerd(&stage, &runtime).await?;
         write_rules(&made, &stage, rules)?;
         let kubelet = stage.spawn(kubelet_spec(plane, &stage, name))?;
@@ -132,6 +140,11 @@ impl RealNode {
     /// The folder with its logs and everything else of it; gone after drop.
     pub fn folder(&self) -> &Path {
         self.stage.folder()
+    }
+
+    /// A path as the node's programs know it, as this process reaches it.
+    pub fn inside(&self, path: &str) -> PathBuf {
+        self.stage.inside(path)
     }
 
     /// The control group below which all its processes are.

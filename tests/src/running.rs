@@ -49,6 +49,14 @@ impl Running {
     /// # Errors
     /// A part does not come up in time; the text carries the end of its log.
     pub async fn start(nodes: &[(&str, &str)]) -> Result<Self> {
+        Self::start_managing(nodes, BTreeSet::new()).await
+    }
+
+    /// As [`Running::start`], where Berth is also sent the pods of these resources: nodes that come later offer them.
+    ///
+    /// # Errors
+    /// As [`Running::start`].
+    pub async fn start_managing(nodes: &[(&str, &str)], mut resources: BTreeSet<String>) -> Result<Self> {
         let plane = ControlPlane::start(Options::default()).await?;
         plane.apply_kustomize(&overlay("sidecar")).await?;
         let (mut made, mut agents) = (Vec::new(), Vec::new());
@@ -61,7 +69,8 @@ impl Running {
         }
         let (scheduler, extender_port, admin_port) = start_scheduler(&plane).await?;
         let identity = plane.scheduler_identity().await?;
-        let config = kube_scheduler_config(extender_port, &offered(&made)?)?;
+        resources.extend(offered(&made)?);
+        let config = kube_scheduler_config(extender_port, &resources)?;
         let kube_scheduler = plane.start_kube_scheduler_as(&identity, &config).await?;
         let running = Self { kube_scheduler, scheduler, agents, nodes: made, plane, extender_port, admin_port };
         for (_, name) in nodes {
@@ -208,7 +217,7 @@ async fn scheduler_spec(plane: &ControlPlane, extender_port: u16, admin_port: u1
 }
 
 /// The names of MIG devices that Berth is sent the pods of: those that the nodes offer.
-fn offered(nodes: &[MadeNode]) -> Result<BTreeSet<String>> {
+pub(crate) fn offered(nodes: &[MadeNode]) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for node in nodes {
         names.extend(node.node_spec()?.allocatable.into_keys().filter(|name| name.starts_with("nvidia.com/mig-")));

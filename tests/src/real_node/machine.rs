@@ -1,5 +1,4 @@
-//! Owns a machine file as a kubelet sees it: zones with their CPUs, cores, sockets, memory and huge pages, all memory, and the names of
-//! device nodes. It is said by files, which are put over the kernel's own.
+//! Owns a machine file as a kubelet sees it: zones with their CPUs, cores, sockets, memory and huge pages, and all memory. It is said by files, which are put over the kernel's own.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,10 +11,7 @@ use berth_model::{CpuGroups, CpuSet};
 /// Shown by every kernel of x86-64, with pages or without; the kubelet counts sizes that it finds.
 const PAGE_SIZES_KIB: [u64; 2] = [2048, 1_048_576];
 
-/// Device nodes of the driver that belong to no GPU.
-const DRIVER_NODES: [&str; 3] = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"];
-
-/// Writes `zones/`, `hugepages/`, `online`, `meminfo` and `nodes` into the folder, over those of another machine.
+/// Writes `zones/`, `hugepages/`, `online` and `meminfo` into the folder, over those of another machine.
 pub(super) fn write(machine: &Machine, folder: &Path) -> Result<()> {
     let zones = folder.join("zones");
     // The folder itself is what is seen: it stays.
@@ -45,9 +41,6 @@ pub(super) fn write(machine: &Machine, folder: &Path) -> Result<()> {
     }
     meminfo.push_str("SwapTotal: 0 kB\nSwapFree: 0 kB\n");
     fs::write(folder.join("meminfo"), meminfo)?;
-    let mut nodes: Vec<String> = (0..machine.gpus.len()).map(|index| format!("nvidia{index}")).collect();
-    nodes.extend(DRIVER_NODES.map(str::to_owned));
-    fs::write(folder.join("nodes"), nodes.join("\n") + "\n")?;
     Ok(())
 }
 

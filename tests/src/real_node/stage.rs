@@ -104,6 +104,11 @@ impl Stage {
         self.folder.path()
     }
 
+    /// A path of the stage as this process reaches it.
+    pub(super) fn inside(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.holder.pid())).join(path.trim_start_matches('/'))
+    }
+
     /// The group below which the kubelet has its own.
     pub(super) fn cgroup(&self) -> String {
         self.cgroups.path()

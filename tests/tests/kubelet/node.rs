@@ -6,15 +6,13 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use berth_proto::NodeTopology;
 use berth_tests::controlplane::{ControlPlane, Options};
-use berth_tests::real_cluster::{RealCluster, SOON, ids_held, whole_gpus};
-use berth_tests::real_node::{RealNode, can_run, pod};
+use berth_tests::real_cluster::{GPU, RealCluster, SOON, ids_held, stock_offers};
+use berth_tests::real_node::{RealNode, SHARED, can_run, pod};
 use berth_tests::running::plan_of;
 use berth_tests::stock_plugin::{StockPlugin, Wish};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
 use serde_json::{Value, json};
-
-const GPU: &str = "nvidia.com/gpu";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_kubelet_has_the_machine_of_its_file_and_leaves_nothing_behind() -> Result<()> {
@@ -69,9 +67,13 @@ async fn at_level_advice_a_pod_runs_with_what_the_stock_plugin_gave_and_drift_is
     }
     let cluster = RealCluster::start(&[("dgx-h100", "kn1")], &json!({}), &[]).await?;
     let node = &cluster.nodes[0];
-    let _plugin =
-        StockPlugin::start(&node.kubelet_folder().join("device-plugins"), GPU, &whole_gpus(node)?, Wish::LastFirst)
-            .await?;
+    let _plugin = StockPlugin::start(
+        &node.kubelet_folder().join("device-plugins"),
+        GPU,
+        &stock_offers(node)?[GPU],
+        Wish::LastFirst,
+    )
+    .await?;
     cluster.until_offered("kn1", GPU, 8).await?;
     let topology = node.made().topology(None)?;
     let reports: Api<NodeTopology> = Api::all(cluster.running.plane.client());
@@ -92,7 +94,7 @@ async fn at_level_advice_a_pod_runs_with_what_the_stock_plugin_gave_and_drift_is
         let seen: BTreeSet<String> = said.nvidia_visible_devices.unwrap().split(',').map(str::to_owned).collect();
         assert_eq!(seen, ids_held(node, name).await?, "the kubelet says what the container sees");
         assert_eq!(seen.len(), usize::try_from(gpus)?);
-        let nodes: BTreeSet<String> = said.nodes.into_iter().filter(|path| path != "/dev/nvidiactl").collect();
+        let nodes: BTreeSet<String> = said.nodes.into_iter().filter(|path| !SHARED.contains(&path.as_str())).collect();
         let of_seen = topology.parts().gpus.iter().filter(|gpu| seen.contains(gpu.uuid.as_str()));
         assert_eq!(nodes, of_seen.map(|gpu| format!("/dev/nvidia{}", gpu.index.0)).collect());
 

@@ -1,6 +1,7 @@
 //! Tests on real nodes: a real kubelet and a real container runtime beside the real control plane. They need root.
 
 mod churn;
+mod lease;
 mod node;
 mod plugin;
 mod zones;

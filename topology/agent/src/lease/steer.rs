@@ -76,6 +76,8 @@ pub(crate) struct Steering {
     sources: (Option<Signature>, Sources),
     /// Since when each lease is refused, and with what.
     refused: BTreeMap<LeaseName, (Instant, Refusal)>,
+    /// What the report says of it.
+    told_refusals: Vec<Refusal>,
     /// In how many looks in a row the kubelet did not name a pending lease.
     unseen: BTreeMap<LeaseName, u32>,
     tidied_at: Option<Instant>,
@@ -102,8 +104,23 @@ impl Steering {
             tracing::info!(stale, "specs without a lease are removed");
         }
         let (witness, sources) = (WitnessFile::new(&places.checkpoint), (None, Sources::default()));
-        let (refused, unseen, tidied_at, told) = (BTreeMap::new(), BTreeMap::new(), None, None);
-        Ok(Self { leases, places, pods, statement, metrics, specs, witness, sources, refused, unseen, tidied_at, told })
+        let (refused, told_refusals, unseen, tidied_at, told) =
+            (BTreeMap::new(), Vec::new(), BTreeMap::new(), None, None);
+        Ok(Self {
+            leases,
+            places,
+            pods,
+            statement,
+            metrics,
+            specs,
+            witness,
+            sources,
+            refused,
+            told_refusals,
+            unseen,
+            tidied_at,
+            told,
+        })
     }
 
     /// Steers for ever.
@@ -223,7 +240,7 @@ impl Steering {
             container = holder.container,
             devices = ?holder.devices.iter().map(super::cards::id).collect::<Vec<_>>(),
             is_permuted,
-            waited_us = waited.map(|waited| waited.as_micros()),
+            waited_us = waited.and_then(|waited| u64::try_from(waited.as_micros()).ok()),
             "leased"
         );
         Ok(())
@@ -303,10 +320,10 @@ impl Steering {
         let mut refused = BTreeMap::new();
         for (lease, refusal) in refusals {
             let before = self.refused.remove(&lease);
-            let (since, known) = before.map_or((now, None), |(since, known)| (since, Some(known)));
-            if known.as_ref() != Some(&refusal) {
+            let since = before.map_or(now, |(since, _)| since);
+            if now.duration_since(since) >= TOLD_AFTER && !self.told_refusals.contains(&refusal) {
                 let Refusal { pod, container, reason, text, .. } = &refusal;
-                tracing::warn!(%lease, pod, container, reason = reason.word(), text, "no devices for a container");
+                tracing::warn!(pod, container, reason = reason.word(), text, "no devices for a container");
             }
             refused.insert(lease, (since, refusal));
         }
@@ -316,6 +333,7 @@ impl Steering {
         standing.sort();
         standing.dedup();
         standing.truncate(Refusal::REFUSALS_MAX);
+        self.told_refusals.clone_from(&standing);
         self.metrics.lease.refused(&standing);
         self.statement.refused(standing);
     }

@@ -172,6 +172,10 @@ impl Stage {
             Arm::Extender => &mut self.callers.extender,
             Arm::Echo => &mut self.callers.echo,
         };
+        if case.verb == Verb::Prioritize {
+            // As kube-scheduler does: it has just asked filter for the same pod.
+            self.runtime.block_on(caller.post(Verb::Filter.path(), body.clone()))?;
+        }
         let answered = self.runtime.block_on(caller.post(case.verb.path(), body));
         self.cluster.waiting.forget(&PodUid::new(&uid));
         answered

@@ -28,7 +28,7 @@ pub use serve::serve;
 
 use crate::admin::Gates;
 use crate::metrics::{Call, Metrics};
-use crate::wire;
+use crate::wire::{self, LastPod};
 
 /// How the extender answers.
 #[derive(Debug, Clone)]
@@ -65,6 +65,8 @@ struct Shared {
     gates: Gates,
     metrics: Arc<Metrics>,
     settings: Settings,
+    /// What the pod of the last call looked like.
+    last_pod: LastPod,
     /// Binds in flight and bodies being thrown away: work that outlives its connection.
     tasks: TaskTracker,
     bind_slots: Arc<Semaphore>,
@@ -121,7 +123,8 @@ impl Extender {
         let bind_slots = Arc::new(Semaphore::new(settings.binds_max));
         let body_pool = Arc::new(Semaphore::new(body::POOL_CHUNKS));
         let tasks = TaskTracker::new();
-        Self(Arc::new(Shared { decide, gates, metrics, settings, tasks, bind_slots, body_pool }))
+        let last_pod = LastPod::default();
+        Self(Arc::new(Shared { decide, gates, metrics, settings, last_pod, tasks, bind_slots, body_pool }))
     }
 
     fn not_ready(&self) -> Option<Failure> {

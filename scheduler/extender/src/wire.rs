@@ -7,6 +7,7 @@
 mod answer;
 mod args;
 mod go;
+mod last;
 mod names;
 mod pod;
 mod watched;
@@ -17,9 +18,9 @@ pub use answer::{
 };
 pub use args::{
     BindArgs, DecodeError, ExtenderArgs, NODE_NAMES_MAX, SplitArgs, decode_bind_args, decode_extender_args,
-    split_extender_args,
 };
 pub use go::{Given, ItemCount};
+pub use last::LastPod;
 pub use pod::{
     Affinity, AllocatedDevice, AllocatedResource, Container, ContainerStatus, OwnerReference, Pod, PodMeta, PodSpec,
     PodStatus, PreferredTerms, Quantity, ResourceList, Resources, TopologySpread,

@@ -111,7 +111,7 @@ impl Extender {
         if let Some(failure) = self.not_ready() {
             return Err(failure);
         }
-        let opened = match wire::split_extender_args(body) {
+        let opened = match self.0.last_pod.split(body) {
             Some(args) => Opened::Split(args),
             None => {
                 let (pod, names) = read_whole(body)?;
@@ -149,11 +149,11 @@ enum Opened<'a> {
     /// As Go writes it: the names may stay as they are.
     Split(SplitArgs<'a>),
     /// Written otherwise: all of it is read.
-    Read(Box<Pod>, Vec<Cow<'a, str>>),
+    Read(Arc<Pod>, Vec<Cow<'a, str>>),
 }
 
 /// Reads a body with the parser.
-fn read_whole(body: &[u8]) -> Result<(Box<Pod>, Vec<Cow<'_, str>>), Failure> {
+fn read_whole(body: &[u8]) -> Result<(Arc<Pod>, Vec<Cow<'_, str>>), Failure> {
     let args = wire::decode_extender_args(body).map_err(|e| Failure::new("bad-request", e.to_string()))?;
     let ExtenderArgs { pod, nodes, node_names } = args;
     let pod = pod.ok_or_else(|| Failure::new("bad-request", "ExtenderArgs: Pod is null"))?;
@@ -162,11 +162,11 @@ fn read_whole(body: &[u8]) -> Result<(Box<Pod>, Vec<Cow<'_, str>>), Failure> {
         let text = format!("ExtenderArgs: {sent}, names are needed: set nodeCacheCapable: true for this extender");
         Failure::new("node-objects", text)
     })?;
-    Ok((pod, names))
+    Ok((Arc::from(pod), names))
 }
 
 /// The names of a body that was taken apart; where they are not what they looked like, the parser has the word.
-fn read_names<'a>(args: SplitArgs<'a>, body: &'a [u8]) -> Result<(Box<Pod>, Vec<Cow<'a, str>>), Failure> {
+fn read_names<'a>(args: SplitArgs<'a>, body: &'a [u8]) -> Result<(Arc<Pod>, Vec<Cow<'a, str>>), Failure> {
     match args.names() {
         Some(names) => Ok((args.pod, names)),
         None => read_whole(body),

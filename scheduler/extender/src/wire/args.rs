@@ -1,6 +1,7 @@
 //! Requests of kube-scheduler, decoded from a body.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -78,7 +79,7 @@ pub enum DecodeError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SplitArgs<'a> {
     /// The pod.
-    pub pod: Box<Pod>,
+    pub pod: Arc<Pod>,
     /// What stands between the brackets of `NodeNames`. It may be anything: who reads it must check it.
     pub list: &'a [u8],
 }
@@ -91,12 +92,9 @@ impl<'a> SplitArgs<'a> {
     }
 }
 
-/// Takes a body apart without reading its names. `None` where it is not written as Go writes it, or has no pod.
-#[must_use]
-pub fn split_extender_args(body: &[u8]) -> Option<SplitArgs<'_>> {
-    let (rest, list) = names::split(body)?;
-    let ExtenderArgs { pod, .. } = without_names(&rest)?;
-    Some(SplitArgs { pod: pod?, list })
+/// The pod of a body whose names were taken out. `None` where the body cannot be what the split took it for, or has no pod.
+pub(super) fn read_rest(rest: &[u8]) -> Option<Pod> {
+    without_names(rest)?.pod.map(|pod| *pod)
 }
 
 /// Decodes the body of filter or prioritize. Only the first JSON value is read.

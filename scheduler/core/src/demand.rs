@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use berth_model::MiB;
 
+use crate::group::Group;
 use crate::policy::Policy;
 use crate::quantity;
 use crate::unfit::{Reason, Unfit};
@@ -39,6 +40,8 @@ pub struct PodRequest {
     pub uid: String,
     /// All annotations.
     pub annotations: BTreeMap<String, String>,
+    /// All labels.
+    pub labels: BTreeMap<String, String>,
     /// App containers.
     pub containers: Vec<ContainerRequest>,
     /// Init containers, sidecars among them, in order.
@@ -115,6 +118,8 @@ pub struct Demand {
     pub containers: Vec<ContainerDemand>,
     /// Whether kube-scheduler has a say of its own.
     pub has_soft_wishes: bool,
+    /// The pods that it belongs to.
+    pub group: Option<Group>,
 }
 
 /// Most containers a pod may have here: bounds a hostile pod. The kubelet starts fewer.
@@ -163,6 +168,7 @@ impl Demand {
             },
             containers,
             has_soft_wishes: pod.has_soft_wishes,
+            group: Group::of(&pod.namespace, &pod.labels, policy),
         })
     }
 }
@@ -188,10 +194,12 @@ pub struct Totals {
     pub ask: PodAsk,
     /// When its kubelet took it, as the API writes times; empty before.
     pub admitted_at: String,
+    /// The pods that it belongs to.
+    pub group: Option<Group>,
 }
 
 impl Totals {
-    /// Adds up a pod that the API server accepted; amounts that cannot be read count as none.
+    /// Adds up a pod that the API server accepted; amounts that cannot be read count as none. Groups are policy, which is not asked here.
     #[must_use]
     pub fn of(pod: &PodRequest) -> Self {
         let all = pod.containers.iter().chain(&pod.init_containers);
@@ -205,6 +213,7 @@ impl Totals {
             extended: names.into_iter().map(|n| (n.clone(), amount(n))).collect(),
             ask: kubelet::ask(pod),
             admitted_at: pod.admitted_at.clone(),
+            group: None,
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod annotation;
 pub mod demand;
 pub mod device;
 pub mod fabric;
+pub mod group;
 pub mod level;
 pub mod order;
 pub mod place;
@@ -38,6 +39,7 @@ pub mod zone;
 
 pub use demand::{Demand, PodRequest, Shape};
 pub use fabric::Fabric;
+pub use group::Group;
 pub use plan::{Plan, plan};
 pub use policy::Policy;
 pub use score::Score;

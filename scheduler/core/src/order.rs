@@ -19,13 +19,16 @@ pub struct Candidate {
     pub zone: Option<u32>,
     /// Whether it carries a `PreferNoSchedule` taint.
     pub is_avoided: bool,
+    /// Whether it is outside of the clique that the pod's group is in.
+    pub is_outside: bool,
 }
 
 impl Candidate {
     /// What orders it.
     #[must_use]
     pub fn key(&self) -> Key {
-        Key::of(self.score, self.name_rank)
+        let key = Key::of(self.score, self.name_rank);
+        if self.is_outside { key.outside() } else { key }
     }
 }
 
@@ -34,8 +37,9 @@ impl Candidate {
 pub struct Key(u64);
 
 /// Largest value that the order tells apart. Scores are parts per million.
-const VALUE_MAX: u32 = 0x7fff_ffff;
+const VALUE_MAX: u32 = 0x3fff_ffff;
 const DISTRUST: u64 = 1 << 63;
+const OUTSIDE: u64 = 1 << 62;
 
 impl Key {
     /// Comes after every node.
@@ -51,10 +55,20 @@ impl Key {
         Self(distrust | lack | u64::from(name_rank))
     }
 
+    /// The same for a node outside of the clique that the pod's group is in: behind all trusted ones inside.
+    #[must_use]
+    pub fn outside(self) -> Self {
+        Self(self.0 | OUTSIDE)
+    }
+
+    fn is_outside(self) -> bool {
+        self.0 & OUTSIDE != 0
+    }
+
     /// The score that it was made of.
     #[must_use]
     pub fn score(self) -> Score {
-        let lack = u32::try_from((self.0 & !DISTRUST) >> 32).unwrap_or(VALUE_MAX);
+        let lack = u32::try_from((self.0 & !DISTRUST & !OUTSIDE) >> 32).unwrap_or(VALUE_MAX);
         Score { is_trusted: self.0 & DISTRUST == 0, value: Ppm(VALUE_MAX.saturating_sub(lack)) }
     }
 }
@@ -189,11 +203,15 @@ pub fn soft_ranks(nodes: &[(Key, Option<u32>)], steps: u32) -> Vec<i64> {
     let steps = steps.max(1);
     // Rounded up past the range, so that the worst is in the last class.
     let width = range.checked_div(steps).unwrap_or(0).saturating_add(1).max(CLASS_WIDTH_MIN);
-    let class = |(score, zone): (Score, Option<u32>)| {
-        let classes = behind(score, zone).checked_div(width).unwrap_or(0);
-        if score.is_trusted { i64::from(steps.saturating_sub(classes).max(1)) } else { 0 }
+    // Outside of the group's clique the best is behind the worst inside.
+    let has_outside = nodes.iter().any(|(key, _)| key.is_outside());
+    let class = |(key, zone): &(Key, Option<u32>)| {
+        let classes = behind(key.score(), *zone).checked_div(width).unwrap_or(0);
+        let rank = steps.saturating_sub(classes).max(1);
+        let rank = if has_outside && !key.is_outside() { rank.saturating_add(steps) } else { rank };
+        if key.score().is_trusted { i64::from(rank) } else { 0 }
     };
-    scores().map(class).collect()
+    nodes.iter().map(class).collect()
 }
 
 #[cfg(test)]

@@ -148,6 +148,7 @@ pub struct Policy {
     stale_after_seconds: u64,
     short_list: ShortList,
     soft_steps: u32,
+    group_label: Option<String>,
     default_class: String,
     classes: BTreeMap<String, Class>,
     tuning: Tuning,
@@ -230,6 +231,12 @@ impl Policy {
     #[must_use]
     pub fn soft_steps(&self) -> u32 {
         self.soft_steps
+    }
+
+    /// The label that pods of one group have in common; `None` where groups do not count.
+    #[must_use]
+    pub fn group_label(&self) -> Option<&str> {
+        self.group_label.as_deref()
     }
 
     /// The class of pods that name none.

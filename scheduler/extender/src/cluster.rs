@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use berth_core::Policy;
 use berth_core::demand::PodRequest;
 use berth_core::view::Knowledge;
-use berth_index::{Evaluator, Event, Index, PodUid, Reader};
+use berth_core::{Demand, Policy};
+use berth_index::{Evaluator, Event, Index, PodUid, Reader, Snapshot};
 
 use crate::audit;
 use crate::carriers::Carriers;
@@ -90,6 +90,13 @@ impl Cluster {
         let names = policy.resources().clone();
         self.learned.set_policy(policy, &self.index.snapshot());
         self.index.apply(Event::Resources(names));
+    }
+
+    /// The clique that most pods of the pod's group are in.
+    #[must_use]
+    pub fn group_clique(&self, demand: &Demand, snapshot: &Snapshot) -> Option<u32> {
+        let group = demand.group.as_ref()?;
+        snapshot.usual_clique(&self.index.nodes_of_group(group))
     }
 
     /// Sets the gauges that are counted, not stepped.

@@ -25,6 +25,7 @@ pub fn pod_request(pod: &Pod) -> PodRequest {
         name: pod.metadata.name.clone(),
         uid: pod.metadata.uid.clone(),
         annotations: pod.metadata.annotations.clone(),
+        labels: pod.metadata.labels.clone(),
         containers: containers(&pod.spec.containers),
         init_containers: containers(&pod.spec.init_containers),
         overhead: amounts(&pod.spec.overhead),

@@ -10,7 +10,7 @@ use std::time::Instant;
 use berth_core::order::{Candidate, Key, short_list, soft_ranks, unique_ranks};
 use berth_core::unfit::Reason as Unfitness;
 use berth_core::{Demand, Policy, Unfit};
-use berth_index::{Listing, PodUid, Snapshot, Standing, Verdict};
+use berth_index::{Listing, PodUid, Rules, Snapshot, Standing, Verdict};
 
 use crate::bind::Bind;
 use crate::cluster::Cluster;
@@ -48,13 +48,15 @@ impl Decider {
     fn judge(&self, demand: &Demand, names: &[Cow<'_, str>], policy: &Arc<Policy>, snapshot: &Snapshot) -> Judged {
         let positions = snapshot.positions(names.iter().map(AsRef::as_ref));
         let verdicts = self.cluster.evaluator.verdicts(snapshot, &positions, &demand.shape, policy);
+        let group_clique = self.cluster.group_clique(demand, snapshot);
         let mut judged = Judged::default();
         for (at, (position, verdict)) in positions.into_iter().zip(verdicts).enumerate() {
             let standing = position.and_then(|p| snapshot.standing(p));
             match (standing, verdict) {
-                (Some(Standing { name_rank, zone, is_avoided }), Some(Verdict::Fit(score))) => {
+                (Some(Standing { name_rank, zone, is_avoided, clique }), Some(Verdict::Fit(score))) => {
+                    let is_outside = group_clique.is_some() && clique != group_clique;
                     judged.asked.push(at);
-                    judged.fits.push(Candidate { name_rank, score, zone, is_avoided });
+                    judged.fits.push(Candidate { name_rank, score, zone, is_avoided, is_outside });
                 }
                 (Some(_), Some(Verdict::Unfit(reason))) => judged.unfit.push((at, reason)),
                 (_, None) | (None, _) => judged.unfit.push((at, Unfitness::UnknownNode)),
@@ -158,8 +160,10 @@ impl Decide for Decider {
             cluster.waiting.remember(request);
         }
         let size = list_size(&policy, demand.has_soft_wishes, cluster.waiting.attempts(&uid));
+        let clique = cluster.group_clique(&demand, &snapshot);
+        let rules = Rules { size, per_zone: policy.short_list().per_zone, clique };
         let Listing { places, fit_count } =
-            cluster.evaluator.short_list(&snapshot, &listed, &demand.shape, &policy, size);
+            cluster.evaluator.short_list(&snapshot, &listed, &demand.shape, &policy, rules);
         if fit_count == 0 {
             // Every node's reason is needed.
             return None;
@@ -179,11 +183,12 @@ impl Decide for Decider {
         let snapshot = cluster.index.snapshot();
         let listed = cluster.reader.read(&snapshot, list).filter(|listed| listed.len() <= NODE_NAMES_MAX)?;
         let evaluator = &cluster.evaluator;
+        let clique = cluster.group_clique(&demand, &snapshot);
         let (places, scores) = if demand.has_soft_wishes {
-            let (places, keys) = evaluator.zoned_keys(&snapshot, &listed, &demand.shape, &policy);
+            let (places, keys) = evaluator.zoned_keys(&snapshot, &listed, &demand.shape, &policy, clique);
             (places, soft_ranks(&keys, policy.soft_steps()))
         } else {
-            let (places, keys) = evaluator.keys(&snapshot, &listed, &demand.shape, &policy);
+            let (places, keys) = evaluator.keys(&snapshot, &listed, &demand.shape, &policy, clique);
             (places, unique_ranks(&keys))
         };
         let quoted = places.iter().filter_map(|place| listed.quoted(list, *place));

@@ -96,7 +96,11 @@ fn told(
     let (plans, refusals) = outcomes(&slots, &demand, &policy);
     explanation.nodes_asked = slots.len();
     explanation.nodes_fit = plans.len();
-    explanation.options = options(&plans);
+    let clique = cluster.group_clique(&demand, snapshot);
+    explanation.options = options(&plans, |slot| {
+        let standing = snapshot.position(slot.view.name.as_str()).and_then(|position| snapshot.standing(position));
+        clique.is_some() && standing.is_none_or(|standing| standing.clique != clique)
+    });
     explanation.reasons = refusals;
     explanation.expected = Expected::of(&cluster.expectation());
     explanation.summary = summary(&explanation, &policy, &demand);
@@ -131,12 +135,15 @@ fn outcomes<'s>(slots: &[&'s Arc<NodeSlot>], demand: &Demand, policy: &Policy) -
     (plans, refusals.into_iter().map(count).collect())
 }
 
-fn options(plans: &[(&Arc<NodeSlot>, Plan)]) -> Vec<Choice> {
+fn options(plans: &[(&Arc<NodeSlot>, Plan)], is_outside: impl Fn(&NodeSlot) -> bool) -> Vec<Choice> {
     let mut best: Vec<&(&Arc<NodeSlot>, Plan)> = plans.iter().collect();
     // The order of the short list.
-    best.sort_by_key(|(slot, plan)| (Reverse(plan.score), slot.view.name.as_str()));
+    best.sort_by_key(|(slot, plan)| {
+        (Reverse(plan.score.is_trusted), is_outside(slot), Reverse(plan.score), slot.view.name.as_str())
+    });
     let first = best.first().map(|(_, plan)| plan.score).unwrap_or_default();
-    best.into_iter().take(OPTIONS_MAX).map(|(_, plan)| Choice::of(plan, first)).collect()
+    let choice = |(slot, plan): &(&Arc<NodeSlot>, Plan)| Choice::of(plan, first, is_outside(slot));
+    best.into_iter().take(OPTIONS_MAX).map(choice).collect()
 }
 
 fn summary(told: &Explanation, policy: &Policy, demand: &Demand) -> String {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use berth_core::view::Compute;
 use berth_index::NodeFacts;
+use berth_model::gpu::detail::{Board, Fabric, FabricClique, FabricState};
 use berth_model::{
     BootId, CpuSet, Driver, Generation, Gpu, GpuIndex, GpuUuid, Health, Link, LinkMatrix, MiB, NodeName, NodeTopology,
     Parts, PciAddress, PcieLevel,
@@ -66,6 +67,18 @@ pub(crate) fn topology(node: &str, generation: u64, sick: u8) -> NodeTopology {
         device_plugin: None,
     })
     .unwrap()
+}
+
+/// The same in an NVLink clique that spans nodes.
+pub(crate) fn racked(node: &str, generation: u64, rack: u32) -> NodeTopology {
+    let mut parts = topology(node, generation, 0).into_parts();
+    let clique = Some(FabricClique { cluster: "5a0f5c70-0000-4000-8000-000000000001".to_owned(), clique: rack });
+    let fabric = Fabric { state: FabricState::Completed, failed: false, clique, health: None, degraded: None };
+    let board = Arc::new(Board { fabric: Some(fabric), ..Board::default() });
+    for gpu in &mut parts.gpus {
+        gpu.detail.board = Arc::clone(&board);
+    }
+    NodeTopology::try_new(parts).unwrap()
 }
 
 pub(crate) fn node_path(node: &str) -> String {

@@ -144,6 +144,9 @@ impl Learned {
 
 impl State {
     fn mix_now(&self, snapshot: &Snapshot) -> Mix {
+        if self.said.learned_pods() == 0 {
+            return Mix::of(std::iter::empty(), 1, self.said.seed());
+        }
         let card = if self.arrivals.asks_for_memory() { usual_card(snapshot) } else { None };
         self.arrivals.mix(&self.said, card)
     }

@@ -20,7 +20,7 @@ use berth_model::{GpuSet, NicSet};
 use crate::recall::Listed;
 use crate::snapshot::Snapshot;
 use keys::Keys;
-pub use keys::Listing;
+pub use keys::{Listing, Rules};
 
 /// Whether a node can take a shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,11 +117,11 @@ impl Evaluator {
         listed: &Listed,
         shape: &Shape,
         policy: &Arc<Policy>,
-        size: Option<usize>,
+        rules: Rules,
     ) -> Listing {
         let mut inner = self.lock();
         let (remembered, mut judge) = inner.open(snapshot, shape, policy);
-        keys::short_list(remembered, &mut judge, snapshot, listed, size, policy.short_list().per_zone)
+        keys::short_list(remembered, &mut judge, snapshot, listed, rules)
     }
 
     /// Of every node that fits its place in the call and what orders it.
@@ -132,13 +132,14 @@ impl Evaluator {
         listed: &Listed,
         shape: &Shape,
         policy: &Arc<Policy>,
+        clique: Option<u32>,
     ) -> (Vec<usize>, Vec<Key>) {
         let mut inner = self.lock();
         let (remembered, mut judge) = inner.open(snapshot, shape, policy);
         let mut fitting = (Vec::with_capacity(listed.len()), Vec::with_capacity(listed.len()));
-        keys::for_each(remembered, &mut judge, snapshot, listed, |place, _, key| {
+        keys::for_each(remembered, &mut judge, snapshot, listed, |place, position, key| {
             fitting.0.push(place);
-            fitting.1.push(key);
+            fitting.1.push(keys::in_clique(snapshot, position, key, clique));
         });
         fitting
     }
@@ -151,12 +152,14 @@ impl Evaluator {
         listed: &Listed,
         shape: &Shape,
         policy: &Arc<Policy>,
+        clique: Option<u32>,
     ) -> (Vec<usize>, Vec<(Key, Option<u32>)>) {
         let mut inner = self.lock();
         let (remembered, mut judge) = inner.open(snapshot, shape, policy);
         let mut fitting = (Vec::with_capacity(listed.len()), Vec::with_capacity(listed.len()));
         keys::for_each(remembered, &mut judge, snapshot, listed, |place, position, key| {
             fitting.0.push(place);
+            let key = keys::in_clique(snapshot, position, key, clique);
             fitting.1.push((key, snapshot.standing(position).and_then(|standing| standing.zone)));
         });
         fitting

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use berth_core::Group;
 use berth_core::device::Holding;
 use berth_core::view::Compute;
 use berth_core::zone::PodAsk;
@@ -21,6 +22,8 @@ pub(crate) struct Hold {
     pub(crate) compute: Compute,
     /// What the pod asks of the kubelet's managers.
     pub(crate) ask: PodAsk,
+    /// The pods that it belongs to.
+    pub(crate) group: Option<Group>,
     pub(crate) until_ms: u64,
 }
 
@@ -42,6 +45,11 @@ impl Holds {
 
     pub(crate) fn on<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = (&'a PodUid, &'a Hold)> {
         self.by_pod.iter().filter(move |(_, h)| h.node == *node)
+    }
+
+    /// The nodes of the claims of a group's pods.
+    pub(crate) fn of_group<'a>(&'a self, group: &'a Group) -> impl Iterator<Item = NodeName> + 'a {
+        self.by_pod.values().filter(move |hold| hold.group.as_ref() == Some(group)).map(|hold| hold.node.clone())
     }
 
     /// Drops claims whose time is over; says on which nodes they were.

@@ -21,11 +21,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use berth_core::{Demand, Plan, Policy, Unfit};
+use berth_core::{Demand, Group, Plan, Policy, Unfit};
 use berth_model::NodeName;
 
 pub use arrivals::Arrivals;
-pub use eval::{Evaluator, Listing, Verdict};
+pub use eval::{Evaluator, Listing, Rules, Verdict};
 pub use event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
 pub use ledger::{HeldShare, Holder};
 pub use recall::{Listed, Reader};
@@ -96,6 +96,12 @@ impl Index {
         let plan = state.plan_and_hold(uid, node, demand, policy, until_ms);
         self.is_dirty.store(true, Ordering::Release);
         plan
+    }
+
+    /// Of every pod of a group that is bound, or about to be, its node.
+    #[must_use]
+    pub fn nodes_of_group(&self, group: &Group) -> Vec<NodeName> {
+        self.lock().nodes_of_group(group)
     }
 
     /// Lets go of holds whose time is over; says how many those were.

@@ -17,6 +17,8 @@ pub struct Standing {
     pub zone: Option<u32>,
     /// Whether it carries a `PreferNoSchedule` taint.
     pub is_avoided: bool,
+    /// Number of the NVLink clique that all its GPUs are in, for this snapshot.
+    pub clique: Option<u32>,
 }
 
 /// One position.

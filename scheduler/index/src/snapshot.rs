@@ -1,8 +1,12 @@
 //! What readers see: an immutable picture of the cluster.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_core::NodeView;
+use berth_model::NodeName;
+use berth_model::gpu::detail::FabricClique;
 
 use crate::ledger::Holder;
 use crate::pages::Pages;
@@ -21,6 +25,8 @@ pub struct NodeSlot {
     pub zone: Option<String>,
     /// Whether it carries a `PreferNoSchedule` taint.
     pub is_avoided: bool,
+    /// The NVLink clique that all its GPUs are in.
+    pub clique: Option<FabricClique>,
     /// Who holds what.
     pub holders: Vec<Holder>,
 }
@@ -56,6 +62,18 @@ impl Snapshot {
     #[must_use]
     pub fn standing(&self, position: usize) -> Option<Standing> {
         self.roll.standing(position)
+    }
+
+    /// The clique that has most of these nodes, of equal ones the lowest; each counts as often as it stands there.
+    #[must_use]
+    pub fn usual_clique(&self, nodes: &[NodeName]) -> Option<u32> {
+        let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+        let standings = nodes.iter().filter_map(|node| self.standing(self.position(node.as_str())?));
+        for clique in standings.filter_map(|standing| standing.clique) {
+            let count = counts.entry(clique).or_default();
+            *count = count.saturating_add(1);
+        }
+        counts.into_iter().max_by_key(|(clique, count)| (*count, Reverse(*clique))).map(|(clique, _)| clique)
     }
 
     /// A node by name.

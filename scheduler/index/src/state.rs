@@ -9,7 +9,8 @@ use berth_core::device::Portion;
 use berth_core::level;
 use berth_core::policy::Resources;
 use berth_core::view::{Compute, Knowledge};
-use berth_core::{Demand, NodeView, Plan, Policy, Unfit, plan};
+use berth_core::{Demand, Group, NodeView, Plan, Policy, Unfit, group, plan};
+use berth_model::gpu::detail::FabricClique;
 use berth_model::{Level, NodeName, NodeTopology};
 
 use crate::event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
@@ -28,6 +29,8 @@ const GRAVES_MAX: usize = 16_384;
 pub(crate) struct State {
     names: Resources,
     entries: BTreeMap<NodeName, NodeEntry>,
+    /// The bound pods of every group.
+    groups: BTreeMap<Group, BTreeMap<PodUid, NodeName>>,
     /// Where every known pod is counted; a pod that is not bound is not known here.
     pod_nodes: HashMap<PodUid, NodeName>,
     graves: VecDeque<PodUid>,
@@ -47,6 +50,7 @@ impl Default for State {
         Self {
             names: Policy::default().resources().clone(),
             entries: BTreeMap::new(),
+            groups: BTreeMap::new(),
             pod_nodes: HashMap::new(),
             graves: VecDeque::new(),
             grave_set: BTreeSet::new(),
@@ -166,11 +170,18 @@ impl State {
                     said.clone_from(ids);
                 }
             }
+            // A list of one node's pods does not know groups.
+            if pod.totals.group.is_none() {
+                pod.totals.group.clone_from(&known.totals.group);
+            }
             if **known == pod {
                 return Change::default();
             }
         }
         self.holds.release(&uid);
+        if let Some(group) = &pod.totals.group {
+            self.groups.entry(group.clone()).or_default().insert(uid.clone(), node.clone());
+        }
         self.pod_nodes.insert(uid.clone(), node.clone());
         self.edit(&node, |entry| {
             entry.pods.insert(uid, Arc::new(pod));
@@ -188,11 +199,32 @@ impl State {
         }
         let held_on = self.holds.release(uid);
         match self.pod_nodes.remove(uid).or(held_on) {
-            Some(node) => self.edit(&node, |entry| {
-                entry.pods.remove(uid);
-            }),
+            Some(node) => {
+                self.leave_group(&node, uid);
+                self.edit(&node, |entry| {
+                    entry.pods.remove(uid);
+                })
+            }
             None => Change::default(),
         }
+    }
+
+    fn leave_group(&mut self, node: &NodeName, uid: &PodUid) {
+        let group = self.entries.get(node).and_then(|entry| entry.pods.get(uid)?.totals.group.clone());
+        if let Some(group) = group
+            && let Some(members) = self.groups.get_mut(&group)
+        {
+            members.remove(uid);
+            if members.is_empty() {
+                self.groups.remove(&group);
+            }
+        }
+    }
+
+    /// Of every pod of a group that is bound or held its node.
+    pub(crate) fn nodes_of_group(&self, group: &Group) -> Vec<NodeName> {
+        let bound = self.groups.get(group).into_iter().flat_map(BTreeMap::values).cloned();
+        bound.chain(self.holds.of_group(group)).collect()
     }
 
     fn take_names(&mut self, names: Resources) -> Change {
@@ -230,10 +262,11 @@ impl State {
             exists: entry.facts.is_some(),
             zone: entry.facts.as_ref().and_then(|f| f.zone.clone()),
             is_avoided: entry.facts.as_ref().is_some_and(|f| f.is_avoided),
+            clique: entry.report.as_ref().and_then(|report| group::clique(&report.topology)).cloned(),
             holders,
         };
-        let stood = self.slot(name).map(|s| (s.zone.as_deref(), s.is_avoided));
-        self.is_roll_old |= stood != Some((slot.zone.as_deref(), slot.is_avoided));
+        let stood = self.slot(name).map(standing);
+        self.is_roll_old |= stood != Some(standing(&slot));
         let position = self.positions.get(name).copied().unwrap_or_else(|| self.pages.free_position());
         self.positions.entry(name.clone()).or_insert(position);
         self.pages.put(position, Some(Arc::new(slot)));
@@ -258,15 +291,15 @@ impl State {
     }
 
     fn call_the_roll(&self) -> Roll {
-        let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
+        let (mut zones, mut cliques) = (BTreeMap::new(), BTreeMap::new());
         // Positions are in the order of their names.
         Roll::of(
             self.roll.serial().saturating_add(1),
             (0..).zip(&self.positions).filter_map(|(name_rank, (name, position))| {
                 let slot = self.pages.slot(*position)?;
-                let next = u32::try_from(zones.len()).unwrap_or(u32::MAX);
-                let zone = slot.zone.as_deref().map(|zone| *zones.entry(zone).or_insert(next));
-                Some((name.as_str(), *position, Standing { name_rank, zone, is_avoided: slot.is_avoided }))
+                let zone = slot.zone.as_deref().map(|zone| number(&mut zones, zone));
+                let clique = slot.clique.as_ref().map(|clique| number(&mut cliques, clique));
+                Some((name.as_str(), *position, Standing { name_rank, zone, is_avoided: slot.is_avoided, clique }))
             }),
         )
     }
@@ -299,6 +332,17 @@ impl State {
     }
 }
 
+/// What of a slot the roll tells.
+fn standing(slot: &NodeSlot) -> (Option<&str>, bool, Option<&FabricClique>) {
+    (slot.zone.as_deref(), slot.is_avoided, slot.clique.as_ref())
+}
+
+/// The number of a key, a new one for a new key.
+fn number<K: Ord>(numbers: &mut BTreeMap<K, u32>, key: K) -> u32 {
+    let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+    *numbers.entry(key).or_insert(next)
+}
+
 fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {
     // The same fold as of a bound pod's annotation: what is held does not change when the pod is seen bound. A plan of our own
     // making names devices that are; one that did not would be held by its count.
@@ -311,6 +355,7 @@ fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {
         unnamed_gpu_count: demand.shape.device_count().saturating_sub(named),
         unnamed_instances: if devices_are_known { BTreeMap::new() } else { demand.shape.mig.clone() },
         ask: demand.shape.ask.clone(),
+        group: demand.group.clone(),
         compute: Compute { cpu_milli: demand.shape.cpu_milli, memory: demand.shape.memory },
         until_ms,
     }

@@ -11,6 +11,7 @@ fn candidates(count: u32, seed: u32) -> Vec<Candidate> {
             score: Score { is_trusted: !m.is_multiple_of(7), value: Ppm(m % 40 * 25_000) },
             zone: Some(m % 5).filter(|zone| *zone < 3),
             is_avoided: !m.is_multiple_of(3),
+            is_outside: false,
         }
     };
     (0..count).map(one).collect()
@@ -85,6 +86,7 @@ fn soft_classes_part_what_differs_and_leave_small_differences_alone() {
             score: Score { is_trusted: true, value: Ppm(*value) },
             zone: None,
             is_avoided: false,
+            is_outside: false,
         };
         soft_ranks(&zoned(&values.iter().map(one).collect::<Vec<_>>()), 4)
     };
@@ -106,7 +108,7 @@ fn the_best_nodes_of_all_zones_are_alike_to_a_pod_that_is_spread() {
 #[test]
 fn equal_scores_fall_to_the_name() {
     let score = Score { is_trusted: true, value: Ppm(5) };
-    let named = |name_rank| Candidate { name_rank, score, zone: None, is_avoided: false };
+    let named = |name_rank| Candidate { name_rank, score, zone: None, is_avoided: false, is_outside: false };
     assert_eq!(ranked(&[named(2), named(0), named(1)]), [1, 2, 0]);
 }
 
@@ -117,6 +119,7 @@ fn trust_comes_before_value_and_value_before_the_name() {
         score: Score { is_trusted, value: Ppm(value) },
         zone: None,
         is_avoided: false,
+        is_outside: false,
     };
     let all = [one(false, 1_000_000, 0), one(true, 0, 1), one(true, 1, u32::MAX), one(true, 1_000_000, 7)];
     assert_eq!(ranked(&all), [3, 2, 1, 0]);
@@ -128,4 +131,15 @@ fn a_key_keeps_the_score_that_it_was_made_of() {
         assert_eq!(candidate.key().score(), candidate.score);
         assert!(candidate.key() < Key::LAST);
     }
+}
+
+#[test]
+fn outside_of_the_groups_clique_comes_behind_inside_and_keeps_its_score() {
+    let score = |value| Score { is_trusted: true, value: Ppm(value) };
+    let (poor, rich) = (Key::of(score(1), 9), Key::of(score(1_000_000), 0).outside());
+    let distrusted = Key::of(Score { is_trusted: false, value: Ppm(1_000_000) }, 0);
+    assert!(poor < rich && rich < distrusted && distrusted.outside() < Key::UNKNOWN);
+    assert_eq!(rich.score(), score(1_000_000));
+    assert_eq!(unique_ranks(&[rich, poor, distrusted]), [2, 3, 1]);
+    assert_eq!(soft_ranks(&[(rich, None), (poor, None), (distrusted, None)], 4), [4, 5, 0]);
 }

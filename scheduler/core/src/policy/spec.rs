@@ -1,5 +1,6 @@
 //! The file form of a policy, and the checks that turn it into a [`Policy`].
 
+mod groups;
 mod left;
 mod levels;
 mod resources;
@@ -39,6 +40,8 @@ struct Document {
     short_list: List,
     #[serde(default)]
     order: Order,
+    #[serde(default)]
+    groups: groups::GroupsSpec,
     #[serde(default)]
     left: left::LeftSpec,
     #[serde(default)]
@@ -142,6 +145,7 @@ pub(super) fn built_in() -> Policy {
         stale_after_seconds: 60,
         short_list: ShortList { size: Some(32), size_soft: Some(256), per_zone: 4 },
         soft_steps: 4,
+        group_label: None,
         default_class: "default".to_owned(),
         classes: classes.into_iter().map(|(name, class)| (name.to_owned(), class)).collect(),
         tuning: left::BEST,
@@ -185,6 +189,7 @@ pub(super) fn parse(document: &str) -> Result<Policy, PolicyError> {
     if let Some(steps) = &document.order.soft_steps {
         policy.soft_steps = bounded(steps, "order.softSteps", 1, 16)?;
     }
+    groups::take(&mut policy.group_label, &document.groups)?;
     if let Some(classes) = &document.classes {
         policy.classes = take_classes(classes)?;
     }

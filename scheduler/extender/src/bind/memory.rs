@@ -75,7 +75,7 @@ impl MemoryBinder {
             is_ended: false,
             expects_devices: false,
             is_enforced: false,
-            totals: Totals::of(&request),
+            totals: Totals { group: demand.group.clone(), ..Totals::of(&request) },
             note: PlanNote::Devices(holding),
             truth: std::collections::BTreeMap::new(),
         })));

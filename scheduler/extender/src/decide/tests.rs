@@ -1,5 +1,6 @@
 //! Claims about the answers to kube-scheduler.
 
+mod groups;
 mod lists;
 
 use std::borrow::Cow;
@@ -14,7 +15,7 @@ use berth_model::GpuUuid;
 
 use super::*;
 use crate::bind::memory::MemoryBinder;
-use crate::fixture::{cluster, name, node_facts, topology};
+use crate::fixture::{cluster, name, node_facts, racked, topology};
 use crate::wire::{Container, OwnerReference, Quantity};
 
 fn add_node(cluster: &Cluster, node: &str, zone: Option<&str>) {
@@ -216,4 +217,22 @@ fn an_explanation_tells_the_best_nodes_and_why_the_others_are_out() {
     assert_eq!(told["reasons"][0]["examples"][0], "n005");
     let unknown = rig.decider.explain(&ExplainRequest::Named { namespace: "ns", pod: "nobody" }).unwrap_err();
     assert!(matches!(unknown, ExplainError::NotFound(text) if text.contains("ns/nobody")));
+}
+
+#[test]
+fn explain_tells_what_was_expected_and_from_how_many_pods() {
+    let rig = rig(3);
+    let asked = pod("p", 2);
+    let told = || rig.explain(&ExplainRequest::Given { pod: &asked, names: None });
+    assert_eq!(told()["expected"], serde_json::Value::Null);
+    for at in 0..8 {
+        let came = pod(&format!("c{at}"), if at < 6 { 1 } else { 4 });
+        rig.cluster.pod_came("2026-11-21T10:00:00Z", &pod_request(&came));
+    }
+    let expected = told()["expected"].clone();
+    assert_eq!((expected["learnedFrom"].as_u64(), expected["kindCount"].as_u64()), (Some(8), Some(2)));
+    let kind = |at: usize| (expected["kinds"][at]["gpus"].as_u64(), expected["kinds"][at]["part"].as_u64());
+    assert_eq!((kind(0), kind(1)), ((Some(1), Some(750_000)), (Some(4), Some(250_000))));
+    let left = told()["options"][0]["parts"].as_array().unwrap().iter().find(|part| part["name"] == "left").cloned();
+    assert!(left.unwrap()["weight"].as_u64().unwrap() > 0, "it counts");
 }

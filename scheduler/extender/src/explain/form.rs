@@ -143,6 +143,8 @@ pub(super) struct Choice {
     behind: u32,
     /// False for a node with a stale or missing report, which stands behind all others.
     is_trusted: bool,
+    /// True for a node outside of the NVLink clique that most pods of the group are in: it stands behind all inside.
+    is_outside_clique: bool,
     parts: Vec<ScorePart>,
     pub(super) why: String,
 }
@@ -156,7 +158,7 @@ struct ScorePart {
 }
 
 impl Choice {
-    pub(super) fn of(plan: &Plan, best: Score) -> Self {
+    pub(super) fn of(plan: &Plan, best: Score, is_outside_clique: bool) -> Self {
         let note = Note::of(plan, "");
         let part = |p: &berth_core::score::Part| ScorePart { name: p.name, value: p.value.0, weight: p.weight };
         Self {
@@ -168,6 +170,7 @@ impl Choice {
             score: plan.score.value.0,
             behind: best.value.0.saturating_sub(plan.score.value.0),
             is_trusted: plan.score.is_trusted,
+            is_outside_clique,
             parts: plan.parts.iter().map(part).collect(),
             why: note.why,
         }
@@ -177,6 +180,9 @@ impl Choice {
 impl Choice {
     /// What the best node is better by than this one, the next.
     pub(super) fn lead(&self) -> String {
+        if self.is_outside_clique {
+            return format!(", before {} outside of the group's clique", self.node);
+        }
         match self.behind {
             0 => format!(", as good as {} which follows by name", self.node),
             behind => format!(", {} before {}", Ppm(behind), self.node),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use berth_core::Group;
 use berth_core::demand::PodRequest;
 use berth_index::{Event, Kind, PodFacts, PodUid};
 use tokio::sync::OwnedRwLockWriteGuard;
@@ -62,11 +63,13 @@ impl Sink<WatchedPod> for Pods {
 
     fn read(&mut self, pod: WatchedPod) -> Self::Item {
         let pod = Pod::from(pod);
-        let Some(facts) = pod_facts(&pod) else {
+        let Some(mut facts) = pod_facts(&pod) else {
             let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
             tracing::error!(namespace, pod = name, "a pod is left out: its UID or its node's name cannot be read");
             return None;
         };
+        let policy = self.sinks.cluster.policy();
+        facts.totals.group = Group::of(&facts.namespace, &pod.metadata.labels, &policy);
         let asks = facts.totals.extended.values().any(|count| *count > 0);
         let waits = asks && self.waits(&pod, &facts);
         let request = asks.then(|| pod_request(&pod));

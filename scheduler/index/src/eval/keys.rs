@@ -28,6 +28,23 @@ pub struct Listing {
     pub fit_count: usize,
 }
 
+/// How a filter answer is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// How many nodes it names; `None` for all.
+    pub size: Option<usize>,
+    /// How many of every zone it names in any case.
+    pub per_zone: usize,
+    /// The clique that comes first.
+    pub clique: Option<u32>,
+}
+
+/// The key of a node for a pod whose group is in a clique, where it is in one.
+pub(super) fn in_clique(snapshot: &Snapshot, position: usize, key: Key, clique: Option<u32>) -> Key {
+    let is_in = |clique| snapshot.standing(position).is_some_and(|standing| standing.clique == Some(clique));
+    if clique.is_none_or(is_in) { key } else { key.outside() }
+}
+
 impl Remembered {
     /// Forgets the keys of nodes that changed since the last call.
     fn catch_up(&mut self, snapshot: &Snapshot) {
@@ -91,19 +108,20 @@ pub(super) fn short_list(
     judge: &mut Judge<'_>,
     snapshot: &Snapshot,
     listed: &Listed,
-    size: Option<usize>,
-    per_zone: usize,
+    rules: Rules,
 ) -> Listing {
-    let Some(size) = size else {
+    let Some(size) = rules.size else {
         let mut places = Vec::with_capacity(listed.len());
         for_each(remembered, judge, snapshot, listed, |place, _, _| places.push(place));
         return Listing { fit_count: places.len(), places };
     };
-    let mut selection = Selection::new(size, per_zone);
+    let mut selection = Selection::new(size, rules.per_zone);
     let mut fit_count = 0_usize;
     for_each(remembered, judge, snapshot, listed, |place, position, key| {
         fit_count = fit_count.saturating_add(1);
         if let Some(standing) = snapshot.standing(position) {
+            let key =
+                if rules.clique.is_none_or(|clique| standing.clique == Some(clique)) { key } else { key.outside() };
             selection.offer(key, place, standing.zone, standing.is_avoided);
         }
     });

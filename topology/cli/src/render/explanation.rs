@@ -54,6 +54,7 @@ struct Choice {
     score: u32,
     behind: u32,
     is_trusted: bool,
+    is_outside_clique: bool,
     parts: Vec<Part>,
 }
 
@@ -152,6 +153,11 @@ impl Choice {
         let gpus = if self.gpus.is_empty() { "GPUs not known".to_owned() } else { format!("GPUs {}", self.gpus) };
         let link = self.link.as_ref().map_or_else(String::new, |l| format!("  joined by {l}"));
         let trust = if self.is_trusted { String::new() } else { format!("  {}", warn("(stale or no report)")) };
+        let trust = if self.is_outside_clique {
+            format!("{trust}  {}", warn("(outside of the group's clique)"))
+        } else {
+            trust
+        };
         let behind =
             if self.behind == 0 { String::new() } else { format!(", {} behind the best", percent(self.behind)) };
         let level = if self.level.is_empty() { String::new() } else { format!("  {}", self.level) };

@@ -53,10 +53,11 @@ fn same(quick: &[u8], slow: &[u8], what: &dyn std::fmt::Debug) {
 fn the_quick_way_says_what_the_slow_one_says_after_every_event() {
     let mut draws = Draws(3);
     let mut rig = rig(300);
+    rig.cluster.set_policy(groups::policy(""));
     let (mut written, mut left_to_the_slow_way) = (0, 0);
     for round in 0..1500_usize {
         let node = rig.names[draws.below(rig.names.len())].clone();
-        match draws.below(8) {
+        match draws.below(9) {
             0 => {
                 rig.cluster.index.apply(Event::NodeGone(name(&node)));
             }
@@ -74,18 +75,24 @@ fn the_quick_way_says_what_the_slow_one_says_after_every_event() {
             3 => {
                 rig.cluster.index.apply(Event::PodGone(PodUid::new(&format!("h{}", draws.below(round + 1)))));
             }
+            4 => {
+                let rack = u32::try_from(draws.below(5)).unwrap();
+                let generation = u64::try_from(round).unwrap() + 2;
+                rig.cluster.index.apply(Event::Report(Box::new(racked(&node, generation, rack))));
+            }
             _ => {
                 let devices: Vec<u8> = (0..4).filter(|_| draws.below(2) == 0).collect();
                 hold(&rig.cluster, &format!("h{round}"), &node, &devices);
+                groups::join(&rig.cluster, &format!("g{round}"), &node, ["red", "blue"][round % 2]);
             }
         }
         if round == 700 {
-            let all = "apiVersion: config.berth.dev/v1alpha1\nkind: Policy\nshortList: {size: all, sizeSoft: 20}\n";
-            rig.cluster.set_policy(berth_core::policy::parse(all).unwrap());
+            rig.cluster.set_policy(groups::policy("shortList: {size: all, sizeSoft: 20}\n"));
         }
         let names = draws.names(&rig.names);
         let gpus = u32::try_from(1 + draws.below(5)).unwrap();
-        let mut quick_pod = pod(&format!("q{round}"), gpus);
+        let group = ["red", "blue", "green", ""][draws.below(4)];
+        let mut quick_pod = groups::member(&format!("q{round}"), gpus, group);
         if draws.below(3) == 0 {
             let owner = OwnerReference { kind: "ReplicaSet".to_owned(), controller: true };
             quick_pod.metadata.owner_references.push(owner);

@@ -3,5 +3,4 @@
 mod churn;
 mod lease;
 mod node;
-mod plugin;
 mod zones;

@@ -183,13 +183,20 @@ async fn start_beside(args: &Args, client: &Client, statement: &Arc<Statement>, 
         tokio::spawn(holders.run());
     }
     let node = args.node_name.as_deref().unwrap_or_default();
-    let Some(config) = args.plugin.config(node, args.pod_resources.clone())? else { return Ok(()) };
+    let Some(mut config) = args.plugin.config(node, args.pod_resources.clone())? else { return Ok(()) };
+    if !args.plugin.runtime_has_cdi {
+        match lease::check_runtime(client.clone(), &config.node).await {
+            Err(lack) if config.level == Level::Enforced => return Err(lack),
+            Err(_) => {
+                tracing::info!("the runtime takes no CDI devices: containers get environment and device files");
+                config.cdi = None;
+            }
+            Ok(()) => {}
+        }
+    }
     let pods = pods::watch(publish::watching_client(args).await?, config.node.as_str());
     let leases = (config.level == Level::Enforced).then(|| Leases::open(&config.lease_dir)).transpose()?.map(Arc::new);
     if let Some(leases) = &leases {
-        if !args.plugin.runtime_has_cdi {
-            lease::check_runtime(client.clone(), &config.node).await?;
-        }
         // Before anything is registered with the kubelet, so that no old spec can match.
         let (places, statement, metrics) =
             (args.plugin.places(&config, &args.root), Arc::clone(statement), Arc::clone(metrics));

@@ -10,7 +10,7 @@ use berth_core::device::HeldDevice;
 use berth_core::view::Compute;
 use berth_extender::cluster::Cluster;
 use berth_extender::metrics::Metrics;
-use berth_index::{Event, NodeFacts, PlanNote, PodFacts, PodUid};
+use berth_index::{Event, NodeFacts, PlanNote, PodFacts, PodUid, Rank};
 use berth_model::{GpuUuid, MiB, NodeName, NodeTopology};
 
 use crate::nodes;
@@ -73,6 +73,7 @@ pub(super) fn pod(uid: PodUid, node: &NodeName, uuids: Vec<GpuUuid>) -> PodFacts
             memory: MiB(MEMORY_PER_GPU.saturating_mul(count)),
             ..Totals::default()
         },
+        rank: Rank::default(),
         note: PlanNote::Devices(uuids.into_iter().map(HeldDevice::whole).collect()),
         truth: BTreeMap::new(),
     }

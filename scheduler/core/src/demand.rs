@@ -55,6 +55,10 @@ pub struct PodRequest {
     pub is_guaranteed: bool,
     /// When its kubelet took it, as the API writes times; empty before.
     pub admitted_at: String,
+    /// Its priority; a pod without one has 0.
+    pub priority: i32,
+    /// The node on which kube-scheduler keeps room for it; empty mostly.
+    pub nominated_node: String,
 }
 
 /// What decides where a pod fits and how well: equal shapes get equal answers on equal nodes.

@@ -27,6 +27,7 @@ pub mod order;
 pub mod place;
 pub mod plan;
 pub mod policy;
+pub mod preempt;
 pub mod quantity;
 pub mod score;
 #[cfg(test)]

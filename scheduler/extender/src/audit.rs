@@ -123,7 +123,7 @@ mod tests {
 
     use berth_core::demand::Totals;
     use berth_core::device::HeldDevice;
-    use berth_index::{Event, Index, PlanNote, PodFacts};
+    use berth_index::{Event, Index, PlanNote, PodFacts, Rank};
     use berth_model::{GpuUuid, NodeTopology};
 
     use super::*;
@@ -145,6 +145,7 @@ mod tests {
             expects_devices: false,
             is_enforced: false,
             totals,
+            rank: Rank::default(),
             note: PlanNote::Devices(planned.into_iter().collect()),
             truth: if given.is_empty() { BTreeMap::new() } else { [(gpu, given)].into() },
         }))

@@ -8,12 +8,14 @@ use std::time::Instant;
 use berth_core::demand::PodRequest;
 use berth_core::view::Knowledge;
 use berth_core::{Demand, Policy};
-use berth_index::{Evaluator, Event, Index, PodUid, Reader, Snapshot};
+use berth_index::{Evaluator, Event, Index, Nominee, PodUid, Reader, Snapshot, Stage};
 
 use crate::audit;
+use crate::budgets::Budgets;
 use crate::carriers::Carriers;
 use crate::learned::{Expectation, Learned};
 use crate::metrics::Metrics;
+use crate::nominations::Nominations;
 
 /// The shared state. Everything in it is rebuilt from lists after a start.
 #[derive(Debug)]
@@ -26,6 +28,10 @@ pub struct Cluster {
     pub reader: Reader,
     /// Pods that wait for a node.
     pub waiting: Waiting,
+    /// Pods for which kube-scheduler keeps room.
+    pub nominations: Nominations,
+    /// Disruption budgets.
+    pub budgets: Budgets,
     /// Which carrier speaks for a node.
     pub carriers: Carriers,
     /// Numbers.
@@ -45,6 +51,8 @@ impl Cluster {
             evaluator: Evaluator::default(),
             reader: Reader::default(),
             waiting: Waiting::default(),
+            nominations: Nominations::default(),
+            budgets: Budgets::default(),
             carriers: Carriers::default(),
             learned: Learned::new(Arc::clone(&metrics)),
             metrics,
@@ -97,6 +105,15 @@ impl Cluster {
     pub fn group_clique(&self, demand: &Demand, snapshot: &Snapshot) -> Option<u32> {
         let group = demand.group.as_ref()?;
         snapshot.usual_clique(&self.index.nodes_of_group(group))
+    }
+
+    /// The node as it stands for a pod: with room kept for those that go before it there. `None` where there is no Node object.
+    #[must_use]
+    pub fn stage(&self, node: &str, pod: &PodRequest, policy: &Policy) -> Option<(Stage, Vec<Nominee>)> {
+        let mut stage = self.index.stage(node, &PodUid::new(&pod.uid))?;
+        let nominees = self.nominations.ahead(node, pod, policy);
+        nominees.iter().for_each(|nominee| stage.reserve(nominee, policy));
+        Some((stage, nominees))
     }
 
     /// Sets the gauges that are counted, not stepped.

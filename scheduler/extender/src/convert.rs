@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use berth_core::annotation::{Level, Note, PLAN_KEY};
 use berth_core::demand::{ContainerRequest, PodRequest, Totals};
-use berth_index::{PlanNote, PodFacts, PodUid};
+use berth_index::{PlanNote, PodFacts, PodUid, Rank};
 use berth_model::NodeName;
 
-use crate::wire::{Container, Pod, ResourceList};
+use crate::wire::{Container, Pod, ResourceList, Volume};
 
 /// Owners whose pods kube-scheduler spreads over hosts and zones by default.
 ///
@@ -34,6 +34,41 @@ pub fn pod_request(pod: &Pod) -> PodRequest {
             && pod.spec.resources.requests.is_empty()
             && pod.spec.resources.limits.is_empty(),
         admitted_at: pod.status.start_time.clone(),
+        priority: pod.spec.priority.unwrap_or(0),
+        nominated_node: pod.status.nominated_node_name.clone(),
+    }
+}
+
+/// Whether nothing but amounts decides beside which pods this one can run: then any pods may go that leave enough. A pod of which
+/// this is not sure gets the node only as kube-scheduler would clear it.
+#[must_use]
+pub fn is_countable(pod: &Pod) -> bool {
+    let spec = &pod.spec;
+    let mut containers = spec.containers.iter().chain(&spec.init_containers);
+    let is_counted = |name: &String| name == "cpu" || name == "memory" || name.contains('/');
+    let is_plain = |container: &Container| {
+        let resources = &container.resources;
+        container.ports.iter().all(|port| port.host_port == 0)
+            && resources.requests.keys().chain(resources.limits.keys()).all(is_counted)
+    };
+    let is_tied = |v: &Volume| v.persistent_volume_claim.0 || v.ephemeral.0 || v.csi.0;
+    let affinity = &spec.affinity;
+    containers.all(is_plain)
+        && !spec.volumes.iter().any(is_tied)
+        && spec.resource_claims.0 == 0
+        && spec.resources.requests.is_empty()
+        && affinity.pod_affinity.required.0 == 0
+        && affinity.pod_anti_affinity.required.0 == 0
+        && spec.topology_spread_constraints.iter().all(|spread| spread.when_unsatisfiable == "ScheduleAnyway")
+}
+
+fn rank(pod: &Pod, totals: &Totals) -> Rank {
+    let asks_for_devices = totals.extended.values().any(|count| *count > 0);
+    Rank {
+        priority: pod.spec.priority.unwrap_or(0),
+        labels: if asks_for_devices { pod.metadata.labels.clone() } else { BTreeMap::new() },
+        is_leaving: !pod.metadata.deletion_timestamp.is_empty(),
+        repels: pod.spec.affinity.pod_anti_affinity.required.0 > 0,
     }
 }
 
@@ -72,6 +107,7 @@ pub fn pod_facts(pod: &Pod) -> Option<PodFacts> {
         return None;
     }
     let (note, is_enforced) = node.as_ref().map_or((PlanNote::Absent, false), |node| plan_note(pod, node));
+    let totals = Totals::of(&pod_request(pod));
     Some(PodFacts {
         uid: PodUid::new(&pod.metadata.uid),
         namespace: pod.metadata.namespace.clone(),
@@ -80,7 +116,8 @@ pub fn pod_facts(pod: &Pod) -> Option<PodFacts> {
         is_ended: matches!(pod.status.phase.as_str(), "Succeeded" | "Failed"),
         expects_devices: pod.status.phase == "Running"
             && pod.spec.containers.iter().any(|container| is_extended(&container.resources.limits)),
-        totals: Totals::of(&pod_request(pod)),
+        rank: rank(pod, &totals),
+        totals,
         note,
         is_enforced,
         truth: truth(pod),

@@ -7,7 +7,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use berth_core::demand::PodRequest;
 use berth_core::order::{Candidate, Key, short_list, soft_ranks, unique_ranks};
+use berth_core::place::Afresh;
+use berth_core::plan::decide;
 use berth_core::unfit::Reason as Unfitness;
 use berth_core::{Demand, Policy, Unfit};
 use berth_index::{Listing, PodUid, Rules, Snapshot, Standing, Verdict};
@@ -17,7 +20,11 @@ use crate::cluster::Cluster;
 use crate::convert::pod_request;
 use crate::explain;
 use crate::http::{BoxFuture, Decide, ExplainError, ExplainRequest, Failure, Written};
-use crate::wire::{BindArgs, FilterAnswer, NODE_NAMES_MAX, Pod, PriorityAnswer, Reason, encode_kept, encode_scores};
+use crate::preempt;
+use crate::wire::{
+    BindArgs, Evicted, FilterAnswer, NODE_NAMES_MAX, Pod, PreemptArgs, PriorityAnswer, Reason, encode_kept,
+    encode_scores,
+};
 
 /// What the scheduler may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +73,41 @@ impl Decider {
     }
 }
 
+impl Decider {
+    /// Nodes where what is left beside those that go before the pod would not do fall out. Rare: who is nominated waits for its room.
+    fn leave_room(
+        &self,
+        judged: &mut Judged,
+        names: &[Cow<'_, str>],
+        request: &PodRequest,
+        demand: &Demand,
+        policy: &Policy,
+    ) {
+        if !self.cluster.nominations.concern(request) {
+            return;
+        }
+        let refusal = |at: &usize| {
+            let (stage, nominees) = self.cluster.stage(names.get(*at)?, request, policy)?;
+            if nominees.is_empty() {
+                return None;
+            }
+            decide(&stage.view(), &demand.shape, policy, &mut Afresh).err()
+        };
+        let refusals: Vec<Option<Unfitness>> = judged.asked.iter().map(refusal).collect();
+        let asked = std::mem::take(&mut judged.asked);
+        let fits = std::mem::take(&mut judged.fits);
+        for ((at, fit), refusal) in asked.into_iter().zip(fits).zip(refusals) {
+            match refusal {
+                Some(reason) => judged.unfit.push((at, reason)),
+                None => {
+                    judged.asked.push(at);
+                    judged.fits.push(fit);
+                }
+            }
+        }
+    }
+}
+
 /// The nodes of one call, in two heaps.
 #[derive(Default)]
 struct Judged {
@@ -108,13 +150,14 @@ impl Decide for Decider {
             Err(unfit) => return Ok(self.refuse_everywhere(&unfit, &request.name, names.len())),
         };
         if self.remembers_filtered {
-            cluster.waiting.remember(request);
+            cluster.waiting.remember(request.clone());
         }
         if !demand.shape.asks_for_devices() {
             return Ok(FilterAnswer { fits: (0..names.len()).collect(), rejected: Vec::new() });
         }
         let snapshot = cluster.index.snapshot();
-        let judged = self.judge(&demand, names, &policy, &snapshot);
+        let mut judged = self.judge(&demand, names, &policy, &snapshot);
+        self.leave_room(&mut judged, names, &request, &demand, &policy);
         let mut answer = FilterAnswer::default();
         if judged.fits.is_empty() {
             cluster.note_refusal();
@@ -154,6 +197,9 @@ impl Decide for Decider {
         let request = pod_request(pod);
         let uid = PodUid::new(&request.uid);
         let demand = Demand::parse(&request, &policy).ok().filter(|demand| demand.shape.asks_for_devices())?;
+        if cluster.nominations.concern(&request) {
+            return None;
+        }
         let snapshot = cluster.index.snapshot();
         let listed = cluster.reader.read(&snapshot, list).filter(|listed| listed.len() <= NODE_NAMES_MAX)?;
         if self.remembers_filtered {
@@ -194,6 +240,10 @@ impl Decide for Decider {
         let quoted = places.iter().filter_map(|place| listed.quoted(list, *place));
         let body = encode_scores(quoted.zip(scores));
         Some(Written { body, asked_count: listed.len(), named_count: places.len() })
+    }
+
+    fn preempt(&self, args: &PreemptArgs, deadline: Instant) -> Result<Vec<Evicted>, Failure> {
+        Ok(preempt::preempt(&self.cluster, args, &|| Instant::now() < deadline))
     }
 
     fn bind(self: Arc<Self>, args: BindArgs) -> BoxFuture<Result<(), Failure>> {

@@ -248,7 +248,8 @@ fn refusal(code: u16, text: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": text, "reason": ""})
 }
 
-const COLLECTIONS: [&str; 5] = ["/pods", "/nodes", "/configmaps", "/nodetopologies", "/events"];
+const COLLECTIONS: [&str; 6] =
+    ["/pods", "/nodes", "/configmaps", "/nodetopologies", "/events", "/poddisruptionbudgets"];
 
 fn is_collection(path: &str) -> bool {
     COLLECTIONS.iter().any(|c| path.ends_with(c))

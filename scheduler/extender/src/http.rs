@@ -1,7 +1,8 @@
 //! The HTTP face of the extender: routes, limits, deadlines, and the turn of every failure into an answer.
 //!
 //! kube-scheduler reads nothing but 200: a failure of the domain is 200 with `Error` filled (prioritize, which has no such
-//! field, answers an empty list). What fits and what is best is asked through [`Decide`]; nothing is decided here.
+//! field, answers an empty list). Preempt has no such field either, and an empty answer would be told as "no candidate": its failures
+//! are a status, which kube-scheduler names in the pod's Event. What fits and what is best is asked through [`Decide`]; nothing is decided here.
 
 mod body;
 mod connection;
@@ -78,6 +79,7 @@ struct Shared {
 enum Verb {
     Filter,
     Prioritize,
+    Preempt,
     Bind,
     Explain,
 }
@@ -87,6 +89,7 @@ impl Verb {
         match path {
             "/filter" => Some(Self::Filter),
             "/prioritize" => Some(Self::Prioritize),
+            "/preempt" => Some(Self::Preempt),
             "/bind" => Some(Self::Bind),
             "/explain" => Some(Self::Explain),
             _ => None,
@@ -97,6 +100,7 @@ impl Verb {
         match self {
             Self::Filter => "filter",
             Self::Prioritize => "prioritize",
+            Self::Preempt => "preempt",
             Self::Bind => "bind",
             Self::Explain => "explain",
         }
@@ -104,7 +108,7 @@ impl Verb {
 
     fn methods(self) -> &'static str {
         match self {
-            Self::Filter | Self::Prioritize | Self::Bind => "POST",
+            Self::Filter | Self::Prioritize | Self::Preempt | Self::Bind => "POST",
             Self::Explain => "GET, POST",
         }
     }
@@ -114,7 +118,7 @@ impl Verb {
     }
 }
 
-const KNOWN_PATHS: &str = "/filter /prioritize /bind /explain";
+const KNOWN_PATHS: &str = "/filter /prioritize /preempt /bind /explain";
 
 impl Extender {
     /// An extender that answers what `decide` decides, once all `gates` are open.
@@ -167,6 +171,7 @@ impl Respond for Extender {
         let (result, response) = match verb {
             Verb::Filter => self.filter(request.into_body(), deadline).await,
             Verb::Prioritize => self.prioritize(request.into_body(), deadline).await,
+            Verb::Preempt => self.preempt(request.into_body(), deadline).await,
             Verb::Bind => self.bind(request.into_body(), deadline).await,
             Verb::Explain => self.explain(request, deadline).await,
         };

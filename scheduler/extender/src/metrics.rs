@@ -50,7 +50,7 @@ pub struct ByResult {
 /// Label of an object kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByKind {
-    /// `Node`, `Pod`, `NodeTopology`, `Agent` or `ConfigMap`.
+    /// `Node`, `Pod`, `NodeTopology`, `Agent`, `PodDisruptionBudget` or `ConfigMap`.
     pub kind: &'static str,
 }
 

@@ -4,6 +4,7 @@
 //! set ends the process when one ends early. Nothing here decides where a pod goes.
 
 mod agents;
+mod budgets;
 mod follow;
 mod nodes;
 mod order;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use berth_index::Change;
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::task::JoinSet;
@@ -29,6 +31,7 @@ use crate::events::Events;
 use crate::requeue::Requeue;
 use crate::wire::WatchedPod;
 use agents::{AgentPod, Agents};
+use budgets::DisruptionBudgets;
 use follow::{Source, follow};
 use nodes::{Nodes, WatchedNode};
 use pods::Pods;
@@ -145,6 +148,11 @@ pub fn start(
     let labelled = config.clone().labels(AGENT_LABELS);
     let source = Source { api, config: labelled, gate: gates.add("agents listed"), metrics: Arc::clone(metrics) };
     tasks.spawn(follow(source, Agents::new(sinks.clone()), shutdown.clone()));
+
+    let api: Api<PodDisruptionBudget> = Api::all(client.clone());
+    let gate = gates.add("disruption budgets listed");
+    let source = Source { api, config: config.clone(), gate, metrics: Arc::clone(metrics) };
+    tasks.spawn(follow(source, DisruptionBudgets::new(sinks.clone()), shutdown.clone()));
 
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), &settings.namespace);
     let named = config.fields(&format!("metadata.name={}", settings.policy_name));

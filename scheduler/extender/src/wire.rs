@@ -10,6 +10,7 @@ mod go;
 mod last;
 mod names;
 mod pod;
+mod preempt;
 mod watched;
 
 pub use answer::{
@@ -22,9 +23,10 @@ pub use args::{
 pub use go::{Given, ItemCount};
 pub use last::LastPod;
 pub use pod::{
-    Affinity, AllocatedDevice, AllocatedResource, Container, ContainerStatus, OwnerReference, Pod, PodMeta, PodSpec,
-    PodStatus, PreferredTerms, Quantity, ResourceList, Resources, TopologySpread,
+    Affinity, AllocatedDevice, AllocatedResource, Container, ContainerPort, ContainerStatus, OwnerReference, Pod,
+    PodMeta, PodSpec, PodStatus, PodTerms, PreferredTerms, Quantity, ResourceList, Resources, TopologySpread, Volume,
 };
+pub use preempt::{Candidate, Evicted, PreemptArgs, decode_preempt_args, encode_preempt};
 pub use watched::WatchedPod;
 
 #[cfg(test)]

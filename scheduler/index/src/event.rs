@@ -64,6 +64,19 @@ pub enum PlanNote {
     Void(String),
 }
 
+/// What decides whether a pod may be evicted for another one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rank {
+    /// Its priority; a pod without one has 0.
+    pub priority: i32,
+    /// Its labels, which disruption budgets select by. Kept of pods that ask for extended resources only: most pods never matter here.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it is being deleted.
+    pub is_leaving: bool,
+    /// Whether it keeps other pods away by more than amounts: a required anti-affinity.
+    pub repels: bool,
+}
+
 /// A pod as the ledger needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodFacts {
@@ -82,6 +95,8 @@ pub struct PodFacts {
     pub expects_devices: bool,
     /// What it takes.
     pub totals: Totals,
+    /// How it stands against pods that need its place.
+    pub rank: Rank,
     /// Its plan.
     pub note: PlanNote,
     /// Whether the node enforces its plan: its containers have the plan's devices, whatever ids the kubelet counts for them.

@@ -48,7 +48,7 @@ pub struct Holder {
 }
 
 /// What is kept of one node. An entry exists as soon as anything names the node.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct NodeEntry {
     pub(crate) facts: Option<NodeFacts>,
     pub(crate) offered: Arc<BTreeMap<String, u64>>,
@@ -115,6 +115,17 @@ impl NodeEntry {
         names: &Resources,
         holds: impl Iterator<Item = (&'a PodUid, &'a Hold)>,
     ) -> (NodeView, Vec<Holder>) {
+        self.fold_of(name, names, self.pods.values(), holds)
+    }
+
+    /// The same, as it would be with these of its pods alone.
+    pub(crate) fn fold_of<'a, 'p>(
+        &self,
+        name: &NodeName,
+        names: &Resources,
+        pods: impl Iterator<Item = &'p Arc<PodFacts>>,
+        holds: impl Iterator<Item = (&'a PodUid, &'a Hold)>,
+    ) -> (NodeView, Vec<Holder>) {
         let mut view = NodeView {
             name: name.clone(),
             hardware: self.report.clone(),
@@ -132,7 +143,7 @@ impl NodeEntry {
             labels: self.facts.as_ref().map(|facts| facts.labels.clone()).unwrap_or_default(),
             site: None,
         };
-        let pods: Vec<Cow<'_, PodFacts>> = self.pods.values().map(|pod| self.as_held(pod)).collect();
+        let pods: Vec<Cow<'_, PodFacts>> = pods.map(|pod| self.as_held(pod)).collect();
         let mut holders = Vec::new();
         let mut admissions = Vec::new();
         for pod in &pods {

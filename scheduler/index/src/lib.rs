@@ -15,6 +15,7 @@ mod pages;
 mod recall;
 mod roll;
 mod snapshot;
+mod stage;
 mod state;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,11 +27,12 @@ use berth_model::NodeName;
 
 pub use arrivals::Arrivals;
 pub use eval::{Evaluator, Listing, Rules, Verdict};
-pub use event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
+pub use event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid, Rank};
 pub use ledger::{HeldShare, Holder};
 pub use recall::{Listed, Reader};
 pub use roll::Standing;
 pub use snapshot::{NodeSlot, Snapshot};
+pub use stage::{Nominee, Stage};
 use state::State;
 
 /// The cluster as the events say it is.
@@ -80,7 +82,7 @@ impl Index {
     }
 
     /// Plans the pod on the node as of now, and holds what was planned until `until_ms`. Both in one step: two pods that are
-    /// bound at once never get one device. An earlier hold of the same pod does not count against it.
+    /// bound at once never get one device. An earlier hold of the same pod does not count against it. Room for `nominees` is left alone.
     ///
     /// # Errors
     /// [`Unfit`] as [`berth_core::plan`] says it.
@@ -89,11 +91,12 @@ impl Index {
         uid: &PodUid,
         node: &NodeName,
         demand: &Demand,
+        nominees: &[Nominee],
         policy: &Policy,
         until_ms: u64,
     ) -> Result<Plan, Unfit> {
         let mut state = self.lock();
-        let plan = state.plan_and_hold(uid, node, demand, policy, until_ms);
+        let plan = state.plan_and_hold(uid, node, demand, nominees, policy, until_ms);
         self.is_dirty.store(true, Ordering::Release);
         plan
     }
@@ -102,6 +105,13 @@ impl Index {
     #[must_use]
     pub fn nodes_of_group(&self, group: &Group) -> Vec<NodeName> {
         self.lock().nodes_of_group(group)
+    }
+
+    /// The node as of now, to be looked at without some of its pods; `None` where there is no Node object. A hold of the pod that asks
+    /// does not count against it.
+    #[must_use]
+    pub fn stage(&self, node: &str, asks: &PodUid) -> Option<Stage> {
+        self.lock().stage(node, asks)
     }
 
     /// Lets go of holds whose time is over; says how many those were.

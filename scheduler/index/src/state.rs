@@ -20,6 +20,7 @@ use crate::ledger::NodeEntry;
 use crate::pages::Pages;
 use crate::roll::{Roll, Standing};
 use crate::snapshot::{NodeSlot, Snapshot};
+use crate::stage::{Nominee, Stage};
 
 /// UIDs of pods that are gone, remembered so that a list older than the watch cannot bring them back. A list is at most
 /// seconds old; this many deletions do not happen in that time.
@@ -309,18 +310,36 @@ impl State {
         uid: &PodUid,
         node: &NodeName,
         demand: &Demand,
+        nominees: &[Nominee],
         policy: &Policy,
         until_ms: u64,
     ) -> Result<Plan, Unfit> {
         self.holds.release(uid);
         let entry = self.entries.entry(node.clone()).or_default();
-        let (view, _) = entry.fold(node, &self.names, self.holds.on(node));
+        let (mut view, _) = entry.fold(node, &self.names, self.holds.on(node));
+        if !nominees.is_empty()
+            && let Some(mut stage) = self.stage(node.as_str(), uid)
+        {
+            nominees.iter().for_each(|nominee| stage.reserve(nominee, policy));
+            view = stage.view();
+        }
         let planned = plan(&view, demand, policy);
         if let Ok(plan) = &planned {
             self.holds.take(uid.clone(), hold_of(plan, demand, until_ms));
         }
         self.edit(node, |_| ());
         planned
+    }
+
+    pub(crate) fn stage(&self, node: &str, asks: &PodUid) -> Option<Stage> {
+        let (name, entry) = self.entries.get_key_value(&NodeName::parse(node).ok()?)?;
+        let holds = self.holds.on(name).filter(|(uid, _)| *uid != asks);
+        entry.facts.is_some().then(|| Stage {
+            name: name.clone(),
+            entry: entry.clone(),
+            holds: holds.map(|(uid, hold)| (uid.clone(), hold.clone())).collect(),
+            names: self.names.clone(),
+        })
     }
 
     pub(crate) fn expire_holds(&mut self, now_ms: u64) -> usize {
@@ -343,7 +362,7 @@ fn number<K: Ord>(numbers: &mut BTreeMap<K, u32>, key: K) -> u32 {
     *numbers.entry(key).or_insert(next)
 }
 
-fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {
+pub(crate) fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {
     // The same fold as of a bound pod's annotation: what is held does not change when the pod is seen bound. A plan of our own
     // making names devices that are; one that did not would be held by its count.
     let holding = Note::of(plan, "").holding().unwrap_or_default();

@@ -19,7 +19,7 @@ use berth_model::{
     NodeTopology, Parts, PciAddress, PcieLevel,
 };
 
-use crate::{Event, Index, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
+use crate::{Event, Index, Kind, NodeFacts, PlanNote, PodFacts, PodUid, Rank};
 
 fn name(text: &str) -> NodeName {
     NodeName::parse(text).unwrap()
@@ -90,6 +90,7 @@ fn pod(uid: &str, node: &str, gpus: u64, devices: Option<&[u8]>) -> PodFacts {
             extended: [("nvidia.com/gpu".to_owned(), gpus)].into(),
             ..Totals::default()
         },
+        rank: Rank::default(),
         note: devices
             .map_or(PlanNote::Absent, |d| PlanNote::Devices(d.iter().map(uuid).map(HeldDevice::whole).collect())),
         truth: BTreeMap::new(),
@@ -194,7 +195,7 @@ fn two_binds_at_once_never_share_a_device() {
     let index = with([node("a"), report("a", 1, None)]);
     let policy = Policy::default();
     let plans: Vec<_> = (0..3)
-        .map(|i| index.plan_and_hold(&PodUid::new(&format!("p{i}")), &name("a"), &demand(2), &policy, 100))
+        .map(|i| index.plan_and_hold(&PodUid::new(&format!("p{i}")), &name("a"), &demand(2), &[], &policy, 100))
         .collect();
     let sets: Vec<GpuSet> = plans.iter().flatten().filter_map(|p| p.set).collect();
     assert_eq!(sets.len(), 2);
@@ -214,7 +215,7 @@ fn a_hold_ends_by_release_by_time_by_binding_and_by_deletion() {
     ];
     for (how, end, left) in ends {
         let index = with([node("a"), report("a", 1, None)]);
-        index.plan_and_hold(&PodUid::new("p"), &name("a"), &demand(2), &policy, 100).unwrap();
+        index.plan_and_hold(&PodUid::new("p"), &name("a"), &demand(2), &[], &policy, 100).unwrap();
         assert_eq!(held(&index, "a").0, 0b11, "{how}");
         assert_eq!(index.expire_holds(99), 0);
         end(&index);
@@ -228,7 +229,7 @@ fn a_second_try_of_the_same_pod_is_not_blocked_by_its_own_hold() {
     let index = with([node("a"), report("a", 1, None)]);
     let policy = Policy::default();
     for _ in 0..3 {
-        index.plan_and_hold(&PodUid::new("p"), &name("a"), &demand(4), &policy, 100).unwrap();
+        index.plan_and_hold(&PodUid::new("p"), &name("a"), &demand(4), &[], &policy, 100).unwrap();
     }
     assert_eq!(index.snapshot().hold_count(), 1);
 }

@@ -11,6 +11,7 @@ mod holders;
 mod manifests;
 mod mig;
 mod plugin;
+mod preempt;
 mod reported;
 mod rights;
 mod scheduling;

@@ -45,7 +45,7 @@ fn an_agent_reads_nodes_and_reports_by_name_and_nothing_else() -> Result<()> {
 #[test]
 fn the_scheduler_reads_what_it_decides_on() -> Result<()> {
     on_sidecar(async |site| {
-        for path in [NODES, "/api/v1/pods", REPORTS] {
+        for path in [NODES, "/api/v1/pods", REPORTS, "/apis/policy/v1/poddisruptionbudgets"] {
             Call::get(path).done(&site.scheduler).await?;
             Call::get(format!("{path}?watch=1&timeoutSeconds=1")).done(&site.scheduler).await?;
         }

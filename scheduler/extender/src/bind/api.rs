@@ -223,7 +223,8 @@ impl ApiBinder {
         }
         let index = &self.cluster.index;
         let until_ms = self.cluster.now_ms().saturating_add(HOLD_MS);
-        let plan = index.plan_and_hold(&uid, &target.node, &demand, policy, until_ms).map_err(refused)?;
+        let nominees = self.cluster.nominations.ahead(target.node.as_str(), request, policy);
+        let plan = index.plan_and_hold(&uid, &target.node, &demand, &nominees, policy, until_ms).map_err(refused)?;
         let hold = Hold { cluster: Arc::clone(&self.cluster), uid, is_kept: false };
         let note = Note::of(&plan, &target.uid);
         let annotation = note.to_json().map_err(|error| Failure::new("plan-too-long", error.to_string()))?;

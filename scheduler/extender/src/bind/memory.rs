@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use berth_core::annotation::Note;
 use berth_core::demand::Totals;
 use berth_core::{Demand, Plan};
-use berth_index::{Event, PlanNote, PodFacts, PodUid};
+use berth_index::{Event, PlanNote, PodFacts, PodUid, Rank};
 use berth_model::NodeName;
 
 use super::Bind;
@@ -60,10 +60,11 @@ impl MemoryBinder {
         let policy = self.cluster.policy();
         let demand = Demand::parse(&request, &policy).map_err(|u| Failure::new(u.reason.code(), u.to_string()))?;
         let until_ms = self.cluster.now_ms().saturating_add(HOLD_MS);
+        let nominees = self.cluster.nominations.ahead(&args.node, &request, &policy);
         let plan = self
             .cluster
             .index
-            .plan_and_hold(&uid, &node, &demand, &policy, until_ms)
+            .plan_and_hold(&uid, &node, &demand, &nominees, &policy, until_ms)
             .map_err(|u| Failure::new(u.reason.code(), u.to_string()))?;
         let note = Note::of(&plan, &args.pod_uid);
         let holding = note.holding().map_err(|e| Failure::new("plan", e.to_string()))?;
@@ -76,6 +77,7 @@ impl MemoryBinder {
             expects_devices: false,
             is_enforced: false,
             totals: Totals { group: demand.group.clone(), ..Totals::of(&request) },
+            rank: Rank::default(),
             note: PlanNote::Devices(holding),
             truth: std::collections::BTreeMap::new(),
         })));

@@ -2,6 +2,7 @@
 
 mod groups;
 mod lists;
+mod room;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -10,7 +11,7 @@ use std::time::Instant;
 
 use berth_core::demand::Totals;
 use berth_core::device::HeldDevice;
-use berth_index::{Event, NodeFacts, PlanNote, PodFacts};
+use berth_index::{Event, NodeFacts, PlanNote, PodFacts, Rank};
 use berth_model::GpuUuid;
 
 use super::*;
@@ -37,6 +38,7 @@ fn hold(cluster: &Cluster, uid: &str, node: &str, devices: &[u8]) {
             extended: [("nvidia.com/gpu".to_owned(), u64::try_from(devices.len()).unwrap())].into(),
             ..Totals::default()
         },
+        rank: Rank::default(),
         note: PlanNote::Devices(devices.iter().map(uuid).map(HeldDevice::whole).collect()),
         truth: std::collections::BTreeMap::new(),
     })));

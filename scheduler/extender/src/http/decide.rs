@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::wire::{BindArgs, FilterAnswer, Pod, PriorityAnswer};
+use crate::wire::{BindArgs, Evicted, FilterAnswer, Pod, PreemptArgs, PriorityAnswer};
 
 /// A boxed future that may outlive its caller.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -39,6 +39,13 @@ pub trait Decide: fmt::Debug + Send + Sync + 'static {
     fn prioritize_list(&self, _pod: &Pod, _list: &[u8]) -> Option<Written> {
         None
     }
+
+    /// Which pods go to make room, on which of the nodes that kube-scheduler names. Nodes where nothing helps are left out. Runs as
+    /// `filter` does, and is asked for pods that nothing else helps.
+    ///
+    /// # Errors
+    /// [`Failure`]: nobody is evicted now.
+    fn preempt(&self, args: &PreemptArgs, deadline: Instant) -> Result<Vec<Evicted>, Failure>;
 
     /// Binds the pod. The future is driven to its end even when the caller goes away, so it must end by itself in time.
     /// `Ok` means that the API server has the binding; asking again for a pod that already is on this node is `Ok` too.

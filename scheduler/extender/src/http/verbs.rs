@@ -65,6 +65,33 @@ impl Extender {
         Ok(wire::encode_priorities(&answer, &names))
     }
 
+    pub(super) async fn preempt(&self, body: Incoming, deadline: Instant) -> Answered {
+        let answer = match self.read(body, deadline).await {
+            Ok(body) => self.caught(Verb::Preempt, || self.decide_preempt(body.bytes(), deadline)),
+            Err(failure) => Err(failure),
+        };
+        match answer {
+            Ok(body) => (OK, json(StatusCode::OK, body)),
+            Err(failure) => {
+                tracing::warn!(verb = Verb::Preempt.word(), code = failure.code, text = failure.text, "call refused");
+                let is_theirs = failure.code == "bad-request";
+                let status = if is_theirs { StatusCode::BAD_REQUEST } else { StatusCode::SERVICE_UNAVAILABLE };
+                (failure.code, json(status, wire::encode_error_text(&failure.text)))
+            }
+        }
+    }
+
+    fn decide_preempt(&self, body: &[u8], deadline: Instant) -> Result<Vec<u8>, Failure> {
+        if let Some(failure) = self.not_ready() {
+            return Err(failure);
+        }
+        let args = wire::decode_preempt_args(body).map_err(|e| Failure::new("bad-request", e.to_string()))?;
+        self.count_asked(Verb::Preempt, args.candidates.len());
+        let evicted = self.0.decide.preempt(&args, deadline)?;
+        tell(Verb::Preempt, &args.pod, args.candidates.len(), evicted.len());
+        Ok(wire::encode_preempt(&evicted))
+    }
+
     pub(super) async fn bind(&self, body: Incoming, deadline: Instant) -> Answered {
         let answer = self.decide_bind(body, deadline).await;
         answered(Verb::Bind, answer.map(|()| wire::encode_bind(None)), |text| wire::encode_bind(Some(text)))

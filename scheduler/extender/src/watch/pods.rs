@@ -30,6 +30,8 @@ pub(super) struct Seen {
     request: Option<PodRequest>,
     /// Whether it waits for us.
     waits: bool,
+    /// Whether room is kept for it on a node, whoever schedules it.
+    is_nominated: bool,
 }
 
 impl Pods {
@@ -40,20 +42,30 @@ impl Pods {
     /// Whether the pod, which asks for devices, waits for a node from us: not bound, not leaving, not held back by gates. Which devices
     /// are GPUs is policy, and a new policy must find the pods that waited before it.
     fn waits(&self, pod: &Pod, facts: &PodFacts) -> bool {
-        let is_ours = self.scheduler_name.as_ref().is_none_or(|name| *name == pod.spec.scheduler_name);
-        is_ours
-            && facts.node.is_none()
-            && !facts.is_ended
-            && pod.metadata.deletion_timestamp.is_empty()
+        self.scheduler_name.as_ref().is_none_or(|name| *name == pod.spec.scheduler_name)
             && pod.spec.scheduling_gates.0 == 0
+            && is_open(pod, facts)
     }
 
-    fn note_waiting(&self, uid: &PodUid, request: Option<PodRequest>) {
-        match request {
-            Some(request) => self.sinks.cluster.waiting.remember(request),
-            None => self.sinks.cluster.waiting.forget(uid),
+    fn note_waiting(&self, uid: &PodUid, waits: Option<PodRequest>, nominated: Option<&PodRequest>) {
+        let cluster = &self.sinks.cluster;
+        match nominated {
+            Some(request) => cluster.nominations.note(request),
+            None => cluster.nominations.forget(uid),
+        }
+        match waits {
+            Some(request) => cluster.waiting.remember(request),
+            None => cluster.waiting.forget(uid),
         }
     }
+}
+
+/// Whether the pod is to get devices and has none yet.
+fn is_open(pod: &Pod, facts: &PodFacts) -> bool {
+    facts.node.is_none()
+        && !facts.is_ended
+        && pod.metadata.deletion_timestamp.is_empty()
+        && facts.totals.extended.values().any(|count| *count > 0)
 }
 
 impl Sink<WatchedPod> for Pods {
@@ -72,8 +84,9 @@ impl Sink<WatchedPod> for Pods {
         facts.totals.group = Group::of(&facts.namespace, &pod.metadata.labels, &policy);
         let asks = facts.totals.extended.values().any(|count| *count > 0);
         let waits = asks && self.waits(&pod, &facts);
+        let is_nominated = !pod.status.nominated_node_name.is_empty() && is_open(&pod, &facts);
         let request = asks.then(|| pod_request(&pod));
-        Some(Seen { facts, created: pod.metadata.creation_timestamp, request, waits })
+        Some(Seen { facts, created: pod.metadata.creation_timestamp, request, waits, is_nominated })
     }
 
     async fn begin(&mut self) {
@@ -90,11 +103,18 @@ impl Sink<WatchedPod> for Pods {
         self.sinks.cluster.pods_listed(came);
         let mut live = Vec::with_capacity(items.len());
         let mut waiting = Vec::new();
-        for Seen { facts, request, waits, .. } in items.into_iter().flatten() {
+        let mut nominated = Vec::new();
+        for Seen { facts, request, waits, is_nominated, .. } in items.into_iter().flatten() {
+            if let Some(request) = request.as_ref().filter(|_| is_nominated) {
+                nominated.push((facts.uid.clone(), request.clone()));
+            }
             waiting.extend(request.filter(|_| waits).map(|request| (facts.uid.clone(), request)));
             live.push(Event::Pod(Box::new(facts)));
         }
         let changes = self.sinks.cluster.index.reset(Kind::Pods, live);
+        let uids: BTreeSet<&PodUid> = nominated.iter().map(|(uid, _)| uid).collect();
+        self.sinks.cluster.nominations.retain(|uid| uids.contains(uid));
+        nominated.iter().for_each(|(_, request)| self.sinks.cluster.nominations.note(request));
         let uids: BTreeSet<&PodUid> = waiting.iter().map(|(uid, _)| uid).collect();
         self.sinks.cluster.waiting.retain(|uid| uids.contains(uid));
         for (_, request) in waiting {
@@ -108,14 +128,15 @@ impl Sink<WatchedPod> for Pods {
     }
 
     fn take(&mut self, item: Self::Item) -> bool {
-        if let Some(Seen { facts, created, request, waits }) = item {
+        if let Some(Seen { facts, created, request, waits, is_nominated }) = item {
             if let Some(request) = &request {
                 self.sinks.cluster.pod_came(&created, request);
             }
             let uid = facts.uid.clone();
             let change = self.sinks.cluster.index.apply(Event::Pod(Box::new(facts)));
             self.sinks.growth_seen(&change);
-            self.note_waiting(&uid, request.filter(|_| waits));
+            let nominated = if is_nominated { request.clone() } else { None };
+            self.note_waiting(&uid, request.filter(|_| waits), nominated.as_ref());
         }
         false
     }
@@ -123,7 +144,7 @@ impl Sink<WatchedPod> for Pods {
     /// Gone from the selection: deleted, or ended, which is for good too.
     fn lose(&mut self, item: Self::Item) -> bool {
         if let Some(Seen { facts, .. }) = item {
-            self.sinks.cluster.waiting.forget(&facts.uid);
+            self.note_waiting(&facts.uid, None, None);
             let change = self.sinks.cluster.index.apply(Event::PodGone(facts.uid));
             self.sinks.growth_seen(&change);
         }

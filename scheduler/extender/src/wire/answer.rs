@@ -192,7 +192,7 @@ fn push_integer(out: &mut Vec<u8>, number: i64) {
 }
 
 /// A JSON string as Go's encoder writes it, with `<`, `>`, `&` and the two Unicode line separators escaped.
-fn push_string(out: &mut Vec<u8>, text: &str) {
+pub(super) fn push_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     // Without an early end the compiler checks many bytes at once: this is most of the time of an answer with 5000 names.
     if text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {

@@ -60,8 +60,10 @@ pub enum DecodeError {
         source: serde_json::Error,
     },
     /// More candidates than [`NODE_NAMES_MAX`].
-    #[error("ExtenderArgs: NodeNames holds {count} names, at most {NODE_NAMES_MAX} are taken")]
+    #[error("{what}: {count} nodes are named, at most {NODE_NAMES_MAX} are taken")]
     TooManyNames {
+        /// The type that was expected.
+        what: &'static str,
         /// How many were sent.
         count: usize,
     },
@@ -112,7 +114,9 @@ pub fn decode_extender_args(body: &[u8]) -> Result<ExtenderArgs<'_>, DecodeError
         None => decode(body, "ExtenderArgs")?,
     };
     match &args.node_names {
-        Some(names) if names.len() > NODE_NAMES_MAX => Err(DecodeError::TooManyNames { count: names.len() }),
+        Some(names) if names.len() > NODE_NAMES_MAX => {
+            Err(DecodeError::TooManyNames { what: "ExtenderArgs", count: names.len() })
+        }
         Some(_) | None => Ok(args),
     }
 }
@@ -148,7 +152,7 @@ pub fn decode_bind_args(body: &[u8]) -> Result<BindArgs, DecodeError> {
 /// Longest error text: it may quote a value of the body, and ends in pod events.
 const TEXT_CHARS_MAX: usize = 400;
 
-fn decode<'de, T: Deserialize<'de>>(body: &'de [u8], what: &'static str) -> Result<T, DecodeError> {
+pub(super) fn decode<'de, T: Deserialize<'de>>(body: &'de [u8], what: &'static str) -> Result<T, DecodeError> {
     if body.trim_ascii().is_empty() {
         return Err(DecodeError::Empty { what });
     }

@@ -185,12 +185,12 @@ pub(super) fn under<E: Error + fmt::Display>(step: &str, error: &E) -> E {
 
 /// Declares a struct with the Go name of each field, and decodes it by the rules of this file.
 macro_rules! go_struct {
-    ($(#[$meta:meta])* pub struct $name:ident $(<$life:lifetime>)? {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident $(<$life:lifetime>)? {
         $($(#[$field_meta:meta])* pub $field:ident: $kind:ty = $key:literal,)+
     }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
-        pub struct $name $(<$life>)? {
+        $vis struct $name $(<$life>)? {
             $($(#[$field_meta])* pub $field: $kind,)+
         }
 

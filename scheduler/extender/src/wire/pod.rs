@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de::{Deserializer, Error, Visitor};
 
-use super::go::{GoValue, ItemCount, go_struct};
+use super::go::{Given, GoValue, ItemCount, go_struct};
 
 /// Amounts by resource name, as `requests` and `limits` hold them.
 pub type ResourceList = BTreeMap<String, Quantity>;
@@ -75,6 +75,10 @@ go_struct! {
         pub scheduler_name: String = "schedulerName",
         /// Resolved priority, `None` where admission did not set one.
         pub priority: Option<i32> = "priority",
+        /// Volumes, as far as they may tie the pod to nodes.
+        pub volumes: Vec<Volume> = "volumes",
+        /// How many claims of devices it has.
+        pub resource_claims: ItemCount = "resourceClaims",
         /// How many gates still hold the pod back.
         pub scheduling_gates: ItemCount = "schedulingGates",
         /// The node, empty until bound.
@@ -91,6 +95,30 @@ go_struct! {
         pub restart_policy: String = "restartPolicy",
         /// Requests and limits.
         pub resources: Resources = "resources",
+        /// Ports.
+        pub ports: Vec<ContainerPort> = "ports",
+    }
+}
+
+go_struct! {
+    /// One port of a container.
+    #[derive(Copy)]
+    pub struct ContainerPort {
+        /// The port of the node that it takes; 0 for none.
+        pub host_port: i32 = "hostPort",
+    }
+}
+
+go_struct! {
+    /// One volume.
+    #[derive(Copy)]
+    pub struct Volume {
+        /// Whether it is a claim.
+        pub persistent_volume_claim: Given = "persistentVolumeClaim",
+        /// Whether it brings a claim of its own.
+        pub ephemeral: Given = "ephemeral",
+        /// Whether a driver makes it on the node.
+        pub csi: Given = "csi",
     }
 }
 
@@ -105,14 +133,14 @@ go_struct! {
 }
 
 go_struct! {
-    /// The soft half of a pod's affinity. The hard half is kube-scheduler's alone.
+    /// A pod's affinity: how many terms there are. What they say is kube-scheduler's alone.
     pub struct Affinity {
-        /// Wishes for nodes.
+        /// For nodes.
         pub node_affinity: PreferredTerms = "nodeAffinity",
-        /// Wishes to be near pods.
-        pub pod_affinity: PreferredTerms = "podAffinity",
-        /// Wishes to be away from pods.
-        pub pod_anti_affinity: PreferredTerms = "podAntiAffinity",
+        /// To be near pods.
+        pub pod_affinity: PodTerms = "podAffinity",
+        /// To be away from pods.
+        pub pod_anti_affinity: PodTerms = "podAntiAffinity",
     }
 }
 
@@ -120,7 +148,8 @@ impl Affinity {
     /// Whether any preferred term is set, of nodes or pods.
     #[must_use]
     pub fn has_preferred(&self) -> bool {
-        [self.node_affinity, self.pod_affinity, self.pod_anti_affinity].iter().any(|terms| terms.count.0 > 0)
+        let soft = [self.node_affinity.count, self.pod_affinity.preferred, self.pod_anti_affinity.preferred];
+        soft.iter().any(|count| count.0 > 0)
     }
 }
 
@@ -130,6 +159,17 @@ go_struct! {
     pub struct PreferredTerms {
         /// Their number.
         pub count: ItemCount = "preferredDuringSchedulingIgnoredDuringExecution",
+    }
+}
+
+go_struct! {
+    /// How many terms a pod has towards other pods.
+    #[derive(Copy)]
+    pub struct PodTerms {
+        /// Those that are wishes.
+        pub preferred: ItemCount = "preferredDuringSchedulingIgnoredDuringExecution",
+        /// Those that must hold.
+        pub required: ItemCount = "requiredDuringSchedulingIgnoredDuringExecution",
     }
 }
 

@@ -45,11 +45,13 @@ fn expected_pod() -> Pod {
                     requests: amounts(&[("nvidia.com/gpu", "2"), ("memory", "16Gi")]),
                     limits: amounts(&[("nvidia.com/gpu", "2")]),
                 },
+                ..Container::default()
             }],
             init_containers: vec![Container {
                 name: "side".into(),
                 restart_policy: "Always".into(),
                 resources: Resources { requests: amounts(&[("cpu", "250m")]), ..Resources::default() },
+                ..Container::default()
             }],
             overhead: amounts(&[("memory", "64Mi")]),
             affinity: Affinity { node_affinity: one, ..Affinity::default() },
@@ -219,7 +221,7 @@ fn bind_refuses_a_missing_field_by_name() {
 fn too_many_names_are_refused() {
     let body = format!(r#"{{"NodeNames":[{}""]}}"#, "\"\",".repeat(NODE_NAMES_MAX));
     let error = decode_extender_args(body.as_bytes()).unwrap_err().to_string();
-    assert_eq!(error, "ExtenderArgs: NodeNames holds 100001 names, at most 100000 are taken");
+    assert_eq!(error, "ExtenderArgs: 100001 nodes are named, at most 100000 are taken");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use berth_model::{GpuIndex, GpuUuid, MiB, MigInstance, NodeTopology};
 
 use super::properties::Draw;
 use super::{name, node, topology, with};
-use crate::{Event, Index, NodeFacts, PlanNote, PodFacts, PodUid};
+use crate::{Event, Index, NodeFacts, PlanNote, PodFacts, PodUid, Rank};
 
 const CARD: MiB = MiB(81_920);
 
@@ -61,6 +61,7 @@ fn pod(request: &PodRequest, note: PlanNote, truth: &[(&str, &[&str])]) -> PodFa
         expects_devices: false,
         is_enforced: false,
         totals: Totals::of(request),
+        rank: Rank::default(),
         note,
         truth: truth.iter().map(|(name, given)| (format!("nvidia.com/{name}"), ids(given))).collect(),
     }
@@ -169,7 +170,7 @@ fn one_instance_in_two_plans_is_one_and_the_other_counts() {
     assert_eq!(starts(&view(&index)), [4]);
     assert!(view(&index).is_imprecise);
     let demand = Demand::parse(&request("r", &[("mig-3g.40gb", 1)]), &Policy::default()).unwrap();
-    let refused = index.plan_and_hold(&PodUid::new("r"), &name("a"), &demand, &Policy::default(), 100);
+    let refused = index.plan_and_hold(&PodUid::new("r"), &name("a"), &demand, &[], &Policy::default(), 100);
     assert_eq!(refused.unwrap_err().reason, Reason::MigBusy);
 }
 
@@ -202,7 +203,7 @@ fn random_places_and_frees_never_overfill_a_card_and_a_rebuilt_ledger_is_the_sam
             let uid = format!("p{step}");
             let request = request(&uid, &random_ask(&mut draw));
             let demand = Demand::parse(&request, &policy).unwrap();
-            match index.plan_and_hold(&PodUid::new(&uid), &name("a"), &demand, &policy, u64::MAX) {
+            match index.plan_and_hold(&PodUid::new(&uid), &name("a"), &demand, &[], &policy, u64::MAX) {
                 Err(_) => refused += 1,
                 Ok(plan) => {
                     placed += 1;

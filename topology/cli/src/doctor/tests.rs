@@ -6,7 +6,7 @@ use anstream::adapter::strip_str;
 use berth_core::demand::Totals;
 use berth_core::device::HeldDevice;
 use berth_core::view::Compute;
-use berth_index::{Event, NodeFacts, PlanNote, PodFacts, PodUid};
+use berth_index::{Event, NodeFacts, PlanNote, PodFacts, PodUid, Rank};
 use berth_model::{GpuUuid, Health, NodeName, NodeTopology};
 use berth_probe::xid::{APPLICATION_XIDS, UNLISTED_ADVICE, XidVerdict};
 
@@ -53,6 +53,7 @@ fn pod(text: &str, node: &str, planned: &[u8], given: &[u8]) -> PodFacts {
         expects_devices: false,
         is_enforced: false,
         totals: Totals { extended: [(gpu.clone(), count)].into(), ..Totals::default() },
+        rank: Rank::default(),
         note: PlanNote::Devices(planned.iter().map(whole).collect()),
         truth: if ids.is_empty() { BTreeMap::new() } else { [(gpu, ids)].into() },
     }

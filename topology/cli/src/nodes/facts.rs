@@ -7,7 +7,7 @@ use berth_core::demand::{ContainerRequest, PodRequest, Totals};
 use berth_core::level::LabelSet;
 use berth_core::quantity;
 use berth_core::view::Compute;
-use berth_index::{NodeFacts, PlanNote, PodFacts, PodUid};
+use berth_index::{NodeFacts, PlanNote, PodFacts, PodUid, Rank};
 use berth_model::{BootId, MiB, NodeName};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodCondition};
@@ -89,6 +89,7 @@ pub(super) fn pod_facts(pod: &Pod) -> Option<PodFacts> {
                 .iter()
                 .any(|c: &ContainerRequest| c.requests.keys().any(|k| k.contains('/'))),
         totals: Totals::of(&request),
+        rank: Rank::default(),
         note,
         is_enforced,
         truth: truth(pod),

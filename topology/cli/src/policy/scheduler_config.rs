@@ -34,6 +34,8 @@ extenders:
 - urlPrefix: http://127.0.0.1:8888
   filterVerb: filter
   prioritizeVerb: prioritize
+  # Without it kube-scheduler evicts by counts alone, and may kill pods whose GPUs do not make the set that is needed.
+  preemptVerb: preempt
 ";
 
 const TAIL: &str = "  # One step of ours is worth 2000 in-tree points, more than all plugins together.
@@ -92,6 +94,7 @@ mod tests {
         assert!(allocate.contains("\n  bindVerb: bind\n"));
         assert!(!score.contains("bindVerb"));
         for text in [allocate, score] {
+            assert!(text.contains("\n  preemptVerb: preempt\n"), "{text}");
             assert!(text.contains("\n  weight: 200\n") && text.contains("\n  nodeCacheCapable: true\n"), "{text}");
         }
     }

@@ -154,7 +154,7 @@ async fn closed_gates_are_named_and_nothing_is_decided() {
 async fn wrong_methods_and_paths_say_what_is_right() {
     let rig = rig().await;
     let mut client = rig.client().await;
-    for path in ["/filter", "/prioritize", "/bind"] {
+    for path in ["/filter", "/prioritize", "/preempt", "/bind"] {
         let (status, answer) = client.call("GET", path, "").await;
         assert_eq!(
             (status, answer),
@@ -165,7 +165,7 @@ async fn wrong_methods_and_paths_say_what_is_right() {
     for path in ["/", "/filter/", "/berth/filter", "/Filter"] {
         let (status, answer) = client.post(path, "{}").await;
         assert_eq!(status, StatusCode::NOT_FOUND);
-        assert!(answer.contains("known: /filter /prioritize /bind /explain"), "{answer}");
+        assert!(answer.contains("known: /filter /prioritize /preempt /bind /explain"), "{answer}");
     }
 }
 
@@ -230,4 +230,22 @@ async fn binds_over_the_limit_are_refused_as_busy() {
     rig.decide.bind_permits.add_permits(2);
     eventually("the first ends", || rig.decide.bound.lock().unwrap().len() == 1).await;
     assert_eq!(error_of(&rig.post("/bind", bind_body("third")).await.1), "");
+}
+
+#[tokio::test]
+async fn a_preemption_is_answered_in_uids_and_a_failure_of_it_is_a_status() {
+    let rig = rig().await;
+    let body = r#"{"Pod":{"metadata":{"name":"p","uid":"u"}},"NodeNameToVictims":null,"NodeNameToMetaVictims":{"gpu-1":{"Pods":[{"UID":"a"}],"NumPDBViolations":2},"cpu-1":{"Pods":[{"UID":"b"}],"NumPDBViolations":0}}}"#;
+    let (status, text) = rig.post("/preempt", body).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(text, r#"{"NodeNameToMetaVictims":{"gpu-1":{"Pods":[{"UID":"a"}],"NumPDBViolations":2}}}"#);
+    for (body, expected) in [
+        ("", StatusCode::BAD_REQUEST),
+        (r#"{"Pod":{"metadata":{"name":"refuse"}}}"#, StatusCode::SERVICE_UNAVAILABLE),
+        (r#"{"Pod":{"metadata":{"name":"panic"}}}"#, StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        let (status, text) = rig.post("/preempt", body).await;
+        assert_eq!(status, expected, "{body}: {text}");
+        assert!(text.starts_with(r#"{"error":"#), "{text}");
+    }
 }

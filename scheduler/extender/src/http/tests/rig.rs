@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::Gates;
 use crate::http::{BoxFuture, Decide, ExplainError, ExplainRequest, Extender, Failure, ServeEnd, Settings, serve};
 use crate::metrics::Metrics;
-use crate::wire::{BindArgs, FilterAnswer, Pod, PriorityAnswer, Reason};
+use crate::wire::{BindArgs, Evicted, FilterAnswer, Pod, PreemptArgs, PriorityAnswer, Reason};
 
 /// No test waits longer than this for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -60,6 +60,16 @@ impl Decide for Scripted {
     fn prioritize(&self, pod: &Pod, names: &[Cow<'_, str>], _deadline: Instant) -> Result<PriorityAnswer, Failure> {
         self.play(pod, names)?;
         Ok(PriorityAnswer { scores: (0..names.len()).zip(10..).collect() })
+    }
+
+    fn preempt(&self, args: &PreemptArgs, _deadline: Instant) -> Result<Vec<Evicted>, Failure> {
+        self.play(&args.pod, &[])?;
+        let of = |c: &crate::wire::Candidate| Evicted {
+            node: c.node.clone(),
+            victims: c.victims.clone(),
+            violations: c.violations,
+        };
+        Ok(args.candidates.iter().filter(|c| c.node.starts_with("gpu")).map(of).collect())
     }
 
     fn bind(self: Arc<Self>, args: BindArgs) -> BoxFuture<Result<(), Failure>> {

@@ -6,7 +6,7 @@ use anstream::adapter::strip_str;
 use berth_core::demand::Totals as PodTotals;
 use berth_core::device::HeldDevice;
 use berth_core::view::Compute;
-use berth_index::{Event, NodeFacts, PlanNote, PodFacts, PodUid};
+use berth_index::{Event, NodeFacts, PlanNote, PodFacts, PodUid, Rank};
 use berth_model::{BootId, DevicePlugin, GpuUuid, Health, Level, NodeName};
 
 use super::*;
@@ -40,6 +40,7 @@ fn pod(text: &str, node: &str, count: u64, note: PlanNote) -> Event {
         expects_devices: false,
         is_enforced: false,
         totals,
+        rank: Rank::default(),
         note,
         truth: BTreeMap::new(),
     }))

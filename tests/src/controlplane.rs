@@ -137,6 +137,14 @@ impl ControlPlane {
         &self.access.server
     }
 
+    /// A client that says nothing of who it is: for a proxy, whose callers do.
+    ///
+    /// # Errors
+    /// The certificate cannot be read.
+    pub fn anonymous(&self) -> Result<Client> {
+        self.access.anonymous()
+    }
+
     /// The folder of this plane, with `etcd.log`, `kube-apiserver.log` and so on; gone after drop.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -3,6 +3,7 @@
 
 pub mod binaries;
 pub mod controlplane;
+pub mod faulty;
 mod go_module;
 pub mod installed;
 pub mod kubelet_plugins;

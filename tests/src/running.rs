@@ -2,6 +2,7 @@
 //! stock kube-scheduler with the overlay's own configuration, each under the account that the manifests give it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -16,6 +17,7 @@ use crate::binaries::binaries;
 use crate::controlplane::{
     ControlPlane, KubeScheduler, NAMESPACE, Options, PORT_TRIES, Process, ProcessSpec, free_port, port_taken,
 };
+use crate::faulty::Faulty;
 use crate::installed::overlay;
 use crate::made_node::MadeNode;
 
@@ -41,6 +43,7 @@ pub struct Running {
     pub extender_port: u16,
     /// Where its probes and metrics are.
     pub admin_port: u16,
+    faulty: Option<Faulty>,
 }
 
 impl Running {
@@ -49,14 +52,27 @@ impl Running {
     /// # Errors
     /// A part does not come up in time; the text carries the end of its log.
     pub async fn start(nodes: &[(&str, &str)]) -> Result<Self> {
-        Self::start_managing(nodes, BTreeSet::new()).await
+        Self::start_by(nodes, BTreeSet::new(), false).await
     }
 
     /// As [`Running::start`], where Berth is also sent the pods of these resources: nodes that come later offer them.
     ///
     /// # Errors
     /// As [`Running::start`].
-    pub async fn start_managing(nodes: &[(&str, &str)], mut resources: BTreeSet<String>) -> Result<Self> {
+    pub async fn start_managing(nodes: &[(&str, &str)], resources: BTreeSet<String>) -> Result<Self> {
+        Self::start_by(nodes, resources, false).await
+    }
+
+    /// As [`Running::start`], with a proxy that fails on request between berth-scheduler and the API server. kube-scheduler and the
+    /// agents have no part in it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_behind_a_proxy(nodes: &[(&str, &str)]) -> Result<Self> {
+        Self::start_by(nodes, BTreeSet::new(), true).await
+    }
+
+    async fn start_by(nodes: &[(&str, &str)], mut resources: BTreeSet<String>, has_proxy: bool) -> Result<Self> {
         let plane = ControlPlane::start(Options::default()).await?;
         plane.apply_kustomize(&overlay("sidecar")).await?;
         let (mut made, mut agents) = (Vec::new(), Vec::new());
@@ -67,16 +83,35 @@ impl Running {
             agents.push(plane.spawn(node.agent(&kubeconfig)?)?);
             made.push(node);
         }
-        let (scheduler, extender_port, admin_port) = start_scheduler(&plane).await?;
         let identity = plane.scheduler_identity().await?;
+        let faulty = if has_proxy { Some(Faulty::start(&plane).await?) } else { None };
+        let own = faulty.as_ref().map_or(Ok(identity.clone()), |proxy| proxy.kubeconfig(&identity))?;
+        let (scheduler, extender_port, admin_port) = start_scheduler(&plane, &own).await?;
         resources.extend(offered(&made)?);
         let config = kube_scheduler_config(extender_port, &resources)?;
         let kube_scheduler = plane.start_kube_scheduler_as(&identity, &config).await?;
-        let running = Self { kube_scheduler, scheduler, agents, nodes: made, plane, extender_port, admin_port };
+        let running = Self { kube_scheduler, scheduler, agents, nodes: made, plane, extender_port, admin_port, faulty };
         for (_, name) in nodes {
             running.until(UP_WITHIN, &format!("a report of {name}"), || running.has_report(name)).await?;
         }
         Ok(running)
+    }
+
+    /// The proxy of [`Running::start_behind_a_proxy`].
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn proxy(&self) -> Result<&Faulty> {
+        self.faulty.as_ref().context("this one runs without a proxy")
+    }
+
+    /// Starts one more berth-scheduler under the same account and waits until it is ready: the process, and the ports of its extender and
+    /// its metrics.
+    ///
+    /// # Errors
+    /// It does not come up in time.
+    pub async fn another_scheduler(&self) -> Result<(Process, u16, u16)> {
+        start_scheduler(&self.plane, &self.plane.scheduler_identity().await?).await
     }
 
     pub(crate) async fn has_report(&self, node: &str) -> Result<Option<()>> {
@@ -192,11 +227,11 @@ impl Running {
 }
 
 /// Starts berth-scheduler on ports of its own, again when another process took one of them first.
-async fn start_scheduler(plane: &ControlPlane) -> Result<(Process, u16, u16)> {
+async fn start_scheduler(plane: &ControlPlane, kubeconfig: &Path) -> Result<(Process, u16, u16)> {
     let mut tries = 1;
     loop {
         let (extender_port, admin_port) = (free_port()?, free_port()?);
-        let mut scheduler = plane.spawn(scheduler_spec(plane, extender_port, admin_port).await?)?;
+        let mut scheduler = plane.spawn(scheduler_spec(kubeconfig, extender_port, admin_port)?)?;
         let ready = scheduler.wait_for_http(&format!("http://127.0.0.1:{admin_port}/readyz"), UP_WITHIN).await;
         match ready {
             Err(error) if tries < PORT_TRIES && port_taken(&error) => tries += 1,
@@ -206,8 +241,7 @@ async fn start_scheduler(plane: &ControlPlane) -> Result<(Process, u16, u16)> {
 }
 
 /// The command line of berth-scheduler under its own account.
-async fn scheduler_spec(plane: &ControlPlane, extender_port: u16, admin_port: u16) -> Result<ProcessSpec> {
-    let kubeconfig = plane.scheduler_identity().await?;
+fn scheduler_spec(kubeconfig: &Path, extender_port: u16, admin_port: u16) -> Result<ProcessSpec> {
     Ok(ProcessSpec::new("berth-scheduler", &binaries()?.scheduler)
         .arg("--kubeconfig")
         .arg(kubeconfig)

@@ -128,6 +128,9 @@ fn named_count(guests: &[Guest], gone: &[bool]) -> usize {
     guests.iter().zip(gone).filter(|(guest, is_gone)| **is_gone && guest.is_named).count()
 }
 
+/// What decides between sets that were found by giving back; less is better.
+type Rank<'a> = (Cost, Reverse<Merit<'a>>);
+
 struct Search<'a> {
     guests: &'a [Guest],
     tries: &'a mut u32,
@@ -175,7 +178,7 @@ impl<'a> Search<'a> {
 
     /// The best of some sets of which nobody can be given back.
     fn given_back(&mut self, free: &[usize], seeds: &[GpuSet]) -> Option<Vec<bool>> {
-        let mut best: Option<((Cost, Reverse<Merit<'a>>), Vec<bool>)> = None;
+        let mut best: Option<(Rank<'a>, Vec<bool>)> = None;
         for seed in std::iter::once(GpuSet::EMPTY).chain(seeds.iter().copied()) {
             let is_affordable = u32::try_from(free.len()).is_ok_and(|count| count < *self.tries);
             if !is_affordable {

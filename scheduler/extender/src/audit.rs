@@ -23,6 +23,9 @@ const WITHOUT: &str = "NoDevice";
 /// The pod holds a GPU that is not healthy any more.
 const SICK: &str = "GpuUnhealthy";
 
+/// The pod has a GPU that is another pod's too: two schedulers bound at once, or somebody wrote plans by hand.
+const CONFLICT: &str = "DeviceConflict";
+
 /// What was told of each pod that is still not in order.
 #[derive(Debug, Default)]
 struct Audit {
@@ -80,6 +83,13 @@ fn findings(slot: &NodeSlot, holder: &Holder) -> Vec<(&'static str, String)> {
         found.push((WITHOUT, format!("{}. Delete it once a device plugin is registered there.", holder.problem)));
     } else if holder.drifted_from.is_some() {
         found.push((DRIFT, format!("{}. The ledger follows the kubelet.", holder.problem)));
+    }
+    if !holder.twice.is_empty() {
+        let text = format!(
+            "GPUs {} are another pod's too: two schedulers bound at once. Delete one of the two pods.",
+            holder.twice
+        );
+        found.push((CONFLICT, text));
     }
     let sick: Vec<String> =
         unhealthy(slot, holder).map(|gpu| format!("{} ({})", gpu.index, gpu.health.reason())).collect();

@@ -36,9 +36,7 @@ impl Budget {
     }
 
     fn covers(&self, pod: &PodFacts) -> bool {
-        !pod.rank.labels.is_empty()
-            && self.selector.matches(&pod.rank.labels)
-            && !self.disrupted.iter().any(|name| *name == pod.name)
+        !pod.rank.labels.is_empty() && self.selector.matches(&pod.rank.labels) && !self.disrupted.contains(&pod.name)
     }
 }
 
@@ -118,7 +116,7 @@ mod tests {
     use super::*;
     use crate::fixture::name;
 
-    fn budget(name: &str, selector: serde_json::Value, allowed: i32, disrupted: &[&str]) -> Option<Budget> {
+    fn budget(name: &str, selector: &serde_json::Value, allowed: i32, disrupted: &[&str]) -> Option<Budget> {
         let disrupted: BTreeMap<&str, &str> = disrupted.iter().map(|pod| (*pod, "2026-01-01T00:00:00Z")).collect();
         let object = json!({"metadata": {"namespace": "ns", "name": name}, "spec": {"selector": selector},
             "status": {"disruptionsAllowed": allowed, "disruptedPods": disrupted,
@@ -138,6 +136,7 @@ mod tests {
             totals: Totals::default(),
             rank: Rank { labels, ..Rank::default() },
             note: PlanNote::Absent,
+            is_enforced: false,
             truth: BTreeMap::new(),
         }
     }
@@ -149,7 +148,7 @@ mod tests {
     #[test]
     fn a_budget_is_broken_by_those_beyond_what_it_allows_the_most_important_first() {
         let budgets = Budgets::default();
-        budgets.take(budget("b", json!({"matchLabels": {"app": "x"}}), 1, &["done"]).unwrap());
+        budgets.take(budget("b", &json!({"matchLabels": {"app": "x"}}), 1, &["done"]).unwrap());
         let x = [("app", "x")];
         let pods = [
             pod("first", "ns", &x),
@@ -161,9 +160,10 @@ mod tests {
             pod("third", "ns", &x),
         ];
         assert_eq!(broken(&budgets, &pods), ["second", "third"]);
-        budgets.take(budget("b", json!({"matchLabels": {"app": "x"}}), 2, &["done"]).unwrap());
+        budgets.take(budget("b", &json!({"matchLabels": {"app": "x"}}), 2, &["done"]).unwrap());
         assert_eq!(broken(&budgets, &pods), ["third"]);
-        budgets.take(budget("c", json!({"matchExpressions": [{"key": "app", "operator": "Exists"}]}), 0, &[]).unwrap());
+        budgets
+            .take(budget("c", &json!({"matchExpressions": [{"key": "app", "operator": "Exists"}]}), 0, &[]).unwrap());
         assert_eq!(broken(&budgets, &pods), ["first", "other", "done", "second", "third"]);
         budgets.forget("ns", "c");
         budgets.forget("ns", "b");
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn a_budget_without_a_selector_or_with_an_unreadable_one_covers_nobody() {
         for selector in [json!(null), json!({}), json!({"matchExpressions": [{"key": "a", "operator": "Near"}]})] {
-            assert!(budget("b", selector.clone(), 0, &[]).is_none(), "{selector}");
+            assert!(budget("b", &selector, 0, &[]).is_none(), "{selector}");
         }
     }
 }

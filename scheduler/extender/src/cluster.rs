@@ -120,7 +120,7 @@ impl Cluster {
     pub fn set_gauges(&self) {
         let snapshot = self.index.snapshot();
         let (mut nodes, mut stale, mut imprecise) = (0, 0, 0);
-        let (mut drifted, mut without, mut unhealthy) = (0, 0, 0);
+        let (mut drifted, mut without, mut unhealthy, mut conflicting) = (0, 0, 0, 0);
         for slot in snapshot.nodes().filter(|s| s.exists) {
             nodes += 1;
             stale += i64::from(slot.view.knowledge == Knowledge::Stale);
@@ -128,6 +128,7 @@ impl Cluster {
             for holder in &slot.holders {
                 drifted += i64::from(holder.drifted_from.is_some());
                 without += i64::from(holder.is_without_devices);
+                conflicting += i64::from(!holder.twice.is_empty());
                 unhealthy += i64::from(audit::unhealthy(slot, holder).next().is_some());
             }
         }
@@ -135,6 +136,7 @@ impl Cluster {
         self.metrics.stale_nodes.set(stale);
         self.metrics.imprecise_nodes.set(imprecise);
         self.metrics.drift_pods.set(drifted);
+        self.metrics.conflict_pods.set(conflicting);
         self.metrics.pods_without_devices.set(without);
         self.metrics.unhealthy_gpu_pods.set(unhealthy);
         self.metrics.holds_active.set(i64::try_from(snapshot.hold_count()).unwrap_or(i64::MAX));

@@ -95,6 +95,8 @@ pub struct Metrics {
     pub imprecise_nodes: Gauge,
     /// Pods to which the kubelet gave other devices than planned.
     pub drift_pods: Gauge,
+    /// Pods with a GPU that is another pod's too.
+    pub conflict_pods: Gauge,
     /// Pods that run though the kubelet gave them none of the devices that they ask for.
     pub pods_without_devices: Gauge,
     /// Pods that hold a GPU that is not healthy.
@@ -143,6 +145,7 @@ impl Metrics {
             stale_nodes: Gauge::default(),
             imprecise_nodes: Gauge::default(),
             drift_pods: Gauge::default(),
+            conflict_pods: Gauge::default(),
             pods_without_devices: Gauge::default(),
             unhealthy_gpu_pods: Gauge::default(),
             refused_pods: Gauge::default(),
@@ -194,6 +197,8 @@ impl Metrics {
         registry.register("imprecise_nodes", help, self.imprecise_nodes.clone());
         let help = "Pods to which the kubelet gave other devices than planned";
         registry.register("drift_pods", help, self.drift_pods.clone());
+        let help = "Pods with a GPU that is another pod's too";
+        registry.register("conflict_pods", help, self.conflict_pods.clone());
         let help = "Pods that run though the kubelet gave them none of the devices that they ask for";
         registry.register("pods_without_devices", help, self.pods_without_devices.clone());
         let help = "Pods that hold a GPU that is not healthy";
@@ -250,6 +255,7 @@ mod tests {
     const NAMES: &str = "\
 berth_bind_results counter
 berth_build info
+berth_conflict_pods gauge
 berth_drift_pods gauge
 berth_expected_changes counter
 berth_expected_hash gauge

@@ -10,6 +10,8 @@ use berth_core::policy::Resources;
 use berth_core::view::Compute;
 use berth_model::{BootId, NodeName, NodeTopology};
 
+use crate::hold::HoldId;
+
 /// A pod's UID: unique over all time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodUid(pub Arc<str>);
@@ -140,8 +142,8 @@ pub enum Event {
     PodGone(PodUid),
     /// What extended resources mean.
     Resources(Resources),
-    /// The bind that made a hold has failed.
-    HoldReleased(PodUid),
+    /// The bind that made a hold has failed for sure.
+    HoldReleased(HoldId),
 }
 
 /// What an event did.

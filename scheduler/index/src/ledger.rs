@@ -43,6 +43,8 @@ pub struct Holder {
     pub is_without_devices: bool,
     /// GPUs that it takes beyond those.
     pub unplanned_gpu_count: u32,
+    /// GPUs among those of its set that another pod has too.
+    pub twice: GpuSet,
     /// What is wrong with its plan; empty when nothing is.
     pub problem: String,
 }
@@ -190,6 +192,7 @@ impl NodeEntry {
                 drifted_from: None,
                 is_without_devices: false,
                 unplanned_gpu_count,
+                twice: GpuSet::EMPTY,
                 problem: "binding".to_owned(),
             });
         }
@@ -300,6 +303,7 @@ fn count_pod(view: &mut NodeView, pod: &PodFacts, wanted: &Wanted, names: &Resou
         drifted_from,
         is_without_devices: false,
         unplanned_gpu_count,
+        twice,
         problem,
     }
 }

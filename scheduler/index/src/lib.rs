@@ -28,6 +28,7 @@ use berth_model::NodeName;
 pub use arrivals::Arrivals;
 pub use eval::{Evaluator, Listing, Rules, Verdict};
 pub use event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid, Rank};
+pub use hold::HoldId;
 pub use ledger::{HeldShare, Holder};
 pub use recall::{Listed, Reader};
 pub use roll::Standing;
@@ -82,7 +83,8 @@ impl Index {
     }
 
     /// Plans the pod on the node as of now, and holds what was planned until `until_ms`. Both in one step: two pods that are
-    /// bound at once never get one device. An earlier hold of the same pod does not count against it. Room for `nominees` is left alone.
+    /// bound at once never get one device. Earlier holds of the same pod do not count against it, and stay until it is bound, gone or
+    /// their time is over: what they were made for may still happen. Room for `nominees` is left alone.
     ///
     /// # Errors
     /// [`Unfit`] as [`berth_core::plan`] says it.
@@ -94,7 +96,7 @@ impl Index {
         nominees: &[Nominee],
         policy: &Policy,
         until_ms: u64,
-    ) -> Result<Plan, Unfit> {
+    ) -> Result<(Plan, HoldId), Unfit> {
         let mut state = self.lock();
         let plan = state.plan_and_hold(uid, node, demand, nominees, policy, until_ms);
         self.is_dirty.store(true, Ordering::Release);

@@ -84,6 +84,7 @@ impl Stage {
                 unnamed_instances: demand.shape.mig.clone(),
                 compute: Compute { cpu_milli: demand.shape.cpu_milli, memory: demand.shape.memory },
                 ask: demand.shape.ask.clone(),
+                group: demand.group.clone(),
                 until_ms: u64::MAX,
             },
         };

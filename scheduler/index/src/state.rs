@@ -14,7 +14,7 @@ use berth_model::gpu::detail::FabricClique;
 use berth_model::{Level, NodeName, NodeTopology};
 
 use crate::event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
-use crate::hold::{Hold, Holds};
+use crate::hold::{Hold, HoldId, Holds};
 use crate::kinds::Kinds;
 use crate::ledger::NodeEntry;
 use crate::pages::Pages;
@@ -80,7 +80,7 @@ impl State {
             Event::Pod(pod) => self.take_pod(*pod),
             Event::PodGone(uid) => self.drop_pod(&uid),
             Event::Resources(names) => self.take_names(names),
-            Event::HoldReleased(uid) => match self.holds.release(&uid) {
+            Event::HoldReleased(id) => match self.holds.release(&id) {
                 Some(node) => self.edit(&node, |_| ()),
                 None => Change::default(),
             },
@@ -179,14 +179,16 @@ impl State {
                 return Change::default();
             }
         }
-        self.holds.release(&uid);
+        let held_on = self.holds.release_all(&uid);
         if let Some(group) = &pod.totals.group {
             self.groups.entry(group.clone()).or_default().insert(uid.clone(), node.clone());
         }
         self.pod_nodes.insert(uid.clone(), node.clone());
-        self.edit(&node, |entry| {
+        let change = self.edit(&node, |entry| {
             entry.pods.insert(uid, Arc::new(pod));
-        })
+        });
+        let others = held_on.into_iter().filter(|other| *other != node).map(|other| self.edit(&other, |_| ()));
+        most(std::iter::once(change).chain(others).collect())
     }
 
     fn drop_pod(&mut self, uid: &PodUid) -> Change {
@@ -198,16 +200,15 @@ impl State {
                 self.grave_set.remove(&oldest);
             }
         }
-        let held_on = self.holds.release(uid);
-        match self.pod_nodes.remove(uid).or(held_on) {
-            Some(node) => {
-                self.leave_group(&node, uid);
-                self.edit(&node, |entry| {
-                    entry.pods.remove(uid);
-                })
-            }
-            None => Change::default(),
-        }
+        let held_on = self.holds.release_all(uid);
+        let nodes: BTreeSet<NodeName> = self.pod_nodes.remove(uid).into_iter().chain(held_on).collect();
+        let drop = |node: &NodeName| {
+            self.leave_group(node, uid);
+            self.edit(node, |entry| {
+                entry.pods.remove(uid);
+            })
+        };
+        most(nodes.iter().map(drop).collect())
     }
 
     fn leave_group(&mut self, node: &NodeName, uid: &PodUid) {
@@ -313,20 +314,20 @@ impl State {
         nominees: &[Nominee],
         policy: &Policy,
         until_ms: u64,
-    ) -> Result<Plan, Unfit> {
-        self.holds.release(uid);
+    ) -> Result<(Plan, HoldId), Unfit> {
         let entry = self.entries.entry(node.clone()).or_default();
-        let (mut view, _) = entry.fold(node, &self.names, self.holds.on(node));
+        let others = self.holds.on(node).filter(|(known, _)| *known != uid);
+        let (mut view, _) = entry.fold(node, &self.names, others);
         if !nominees.is_empty()
             && let Some(mut stage) = self.stage(node.as_str(), uid)
         {
             nominees.iter().for_each(|nominee| stage.reserve(nominee, policy));
             view = stage.view();
         }
-        let planned = plan(&view, demand, policy);
-        if let Ok(plan) = &planned {
-            self.holds.take(uid.clone(), hold_of(plan, demand, until_ms));
-        }
+        let planned = plan(&view, demand, policy).map(|plan| {
+            let hold = self.holds.take(uid.clone(), hold_of(&plan, demand, until_ms));
+            (plan, hold)
+        });
         self.edit(node, |_| ());
         planned
     }
@@ -360,6 +361,12 @@ fn standing(slot: &NodeSlot) -> (Option<&str>, bool, Option<&FabricClique>) {
 fn number<K: Ord>(numbers: &mut BTreeMap<K, u32>, key: K) -> u32 {
     let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
     *numbers.entry(key).or_insert(next)
+}
+
+/// The news of several changes: the first that grew, else the first.
+fn most(changes: Vec<Change>) -> Change {
+    let at = changes.iter().position(|change| change.has_grown).unwrap_or(0);
+    changes.into_iter().nth(at).unwrap_or_default()
 }
 
 pub(crate) fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {

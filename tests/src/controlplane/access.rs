@@ -38,6 +38,16 @@ impl Access {
         fs::write(path, serde_json::to_vec_pretty(&config)?).with_context(|| format!("write {}", path.display()))
     }
 
+    /// A client without a token.
+    pub(super) fn anonymous(&self) -> Result<Client> {
+        let mut config = Config::new(self.server.parse()?);
+        config.root_cert = Some(vec![self.authority_der.clone()]);
+        // Watches are as quiet as who asks for them.
+        config.read_timeout = None;
+        config.default_retry = false;
+        Ok(Client::try_from(config)?)
+    }
+
     /// A client for one token; `impersonate` is a user and its groups.
     pub(super) fn client(&self, token: &str, impersonate: Option<(&str, &[&str])>) -> Result<Client> {
         let mut auth: AuthInfo = serde_json::from_value(json!({"token": token}))?;

@@ -33,10 +33,10 @@ async fn full(priority_of: impl Fn(usize) -> i32, grace_seconds: u32) -> Result<
         node.parts().gpus.iter().map(|gpu| gpu.uuid.to_string()).collect()
     };
     let mut pod_on = BTreeMap::new();
-    for gpu in 0..8 {
+    for (gpu, uuid) in uuids.iter().enumerate() {
         let name = format!("one-{gpu}");
         let class = if priority_of(gpu) > 1 { "high" } else { "low" };
-        let mut object = pod(&name, 1, &[("berth.dev/gpus", &uuids[gpu])]);
+        let mut object = pod(&name, 1, &[("berth.dev/gpus", uuid)]);
         object["metadata"]["labels"] = json!({"gpu": gpu.to_string()});
         object["spec"]["priorityClassName"] = json!(class);
         object["spec"]["terminationGracePeriodSeconds"] = json!(grace_seconds);

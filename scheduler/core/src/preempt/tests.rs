@@ -153,6 +153,7 @@ fn random(seed: &mut u64, count: u64) -> (Vec<Guest>, Family) {
             .to_owned(),
         is_protected: below(seed, 5) == 0,
         is_leaving: below(seed, 8) == 0,
+        is_named: below(seed, 4) == 0,
         must_go: below(seed, 10) == 0,
         gpus: GpuSet::EMPTY,
     };

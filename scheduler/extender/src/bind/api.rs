@@ -13,7 +13,7 @@ use berth_core::annotation::Note;
 use berth_core::demand::PodRequest;
 use berth_core::unfit::Reason;
 use berth_core::{Demand, Policy};
-use berth_index::{Event, PodUid};
+use berth_index::{Event, HoldId, PodUid};
 use kube::Client;
 use tokio::time::Instant;
 
@@ -219,13 +219,14 @@ impl ApiBinder {
         let demand = Demand::parse(request, policy).map_err(refused)?;
         let uid = PodUid::new(&target.uid);
         if !demand.shape.asks_for_devices() {
-            return Ok((Hold { cluster: Arc::clone(&self.cluster), uid, is_kept: false }, None));
+            return Ok((Hold { cluster: Arc::clone(&self.cluster), id: None, is_kept: false }, None));
         }
         let index = &self.cluster.index;
         let until_ms = self.cluster.now_ms().saturating_add(HOLD_MS);
         let nominees = self.cluster.nominations.ahead(target.node.as_str(), request, policy);
-        let plan = index.plan_and_hold(&uid, &target.node, &demand, &nominees, policy, until_ms).map_err(refused)?;
-        let hold = Hold { cluster: Arc::clone(&self.cluster), uid, is_kept: false };
+        let (plan, id) =
+            index.plan_and_hold(&uid, &target.node, &demand, &nominees, policy, until_ms).map_err(refused)?;
+        let hold = Hold { cluster: Arc::clone(&self.cluster), id: Some(id), is_kept: false };
         let note = Note::of(&plan, &target.uid);
         let annotation = note.to_json().map_err(|error| Failure::new("plan-too-long", error.to_string()))?;
         Ok((hold, Some(annotation)))
@@ -243,7 +244,8 @@ impl Bind for ApiBinder {
 #[derive(Debug)]
 struct Hold {
     cluster: Arc<Cluster>,
-    uid: PodUid,
+    /// `None` for a pod without devices.
+    id: Option<HoldId>,
     is_kept: bool,
 }
 
@@ -260,8 +262,8 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        if !self.is_kept {
-            self.cluster.index.apply(Event::HoldReleased(self.uid.clone()));
+        if let Some(id) = self.id.take().filter(|_| !self.is_kept) {
+            self.cluster.index.apply(Event::HoldReleased(id));
         }
     }
 }

@@ -61,7 +61,7 @@ impl MemoryBinder {
         let demand = Demand::parse(&request, &policy).map_err(|u| Failure::new(u.reason.code(), u.to_string()))?;
         let until_ms = self.cluster.now_ms().saturating_add(HOLD_MS);
         let nominees = self.cluster.nominations.ahead(&args.node, &request, &policy);
-        let plan = self
+        let (plan, _) = self
             .cluster
             .index
             .plan_and_hold(&uid, &node, &demand, &nominees, &policy, until_ms)

@@ -106,7 +106,17 @@ async fn ready_means_that_everything_was_listed() {
     let rig = Rig::start(api);
     let mut gates = rig.gates.missing();
     gates.sort_unstable();
-    assert_eq!(gates, ["agents listed", "nodes listed", "pods listed", "policy loaded", "topologies listed"]);
+    assert_eq!(
+        gates,
+        [
+            "agents listed",
+            "disruption budgets listed",
+            "nodes listed",
+            "pods listed",
+            "policy loaded",
+            "topologies listed"
+        ]
+    );
     eventually("ready", || rig.gates.is_ready()).await;
     assert_eq!((rig.held("n1"), rig.knowledge("n1")), (3, Knowledge::Current));
     assert!(rig.waits("pending") && !rig.waits("running"));

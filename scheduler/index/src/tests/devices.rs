@@ -205,7 +205,7 @@ fn random_places_and_frees_never_overfill_a_card_and_a_rebuilt_ledger_is_the_sam
             let demand = Demand::parse(&request, &policy).unwrap();
             match index.plan_and_hold(&PodUid::new(&uid), &name("a"), &demand, &[], &policy, u64::MAX) {
                 Err(_) => refused += 1,
-                Ok(plan) => {
+                Ok((plan, _)) => {
                     placed += 1;
                     let during = view(&index);
                     let holding = Note::of(&plan, &uid).holding().unwrap();

@@ -39,7 +39,7 @@ fn nics_held(index: &Index) -> NicSet {
 fn a_hold_and_then_the_bound_pod_have_their_nics_until_they_are_gone() {
     let index = with([node("n"), railed("n", 1)]);
     let uid = PodUid::new("p");
-    let plan = index.plan_and_hold(&uid, &name("n"), &wishing(2), &[], &Policy::default(), 100).unwrap();
+    let (plan, _) = index.plan_and_hold(&uid, &name("n"), &wishing(2), &[], &Policy::default(), 100).unwrap();
     let set = plan.set.unwrap();
     let own: NicSet = set.iter().map(|gpu| usize::from(gpu.0)).collect();
     assert_eq!(nics_held(&index), own, "{plan:?}");
@@ -67,5 +67,5 @@ fn a_free_gpu_whose_nic_is_held_is_no_gpu_with_a_rail() {
     index.apply(Event::Pod(Box::new(holder)));
     let plan = |gpus| index.plan_and_hold(&PodUid::new("q"), &name("n"), &wishing(gpus), &[], &Policy::default(), 100);
     assert_eq!(plan(3).unwrap_err().reason, Reason::RailBusy);
-    assert_eq!(plan(2).unwrap().set.unwrap().bits(), 0b1100);
+    assert_eq!(plan(2).unwrap().0.set.unwrap().bits(), 0b1100);
 }

@@ -1,17 +1,16 @@
 //! The mutable state behind the index: one entry per node, kept folded after every event.
 
-use std::cmp::Reverse;
+mod capacity;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use berth_core::annotation::Note;
-use berth_core::device::Portion;
-use berth_core::level;
 use berth_core::policy::Resources;
-use berth_core::view::{Compute, Knowledge};
-use berth_core::{Demand, Group, NodeView, Plan, Policy, Unfit, group, plan};
+use berth_core::view::Compute;
+use berth_core::{Demand, Group, Plan, Policy, Unfit, group, plan};
 use berth_model::gpu::detail::FabricClique;
-use berth_model::{Level, NodeName, NodeTopology};
+use berth_model::{NodeName, NodeTopology};
 
 use crate::event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
 use crate::hold::{Hold, HoldId, Holds};
@@ -21,6 +20,7 @@ use crate::pages::Pages;
 use crate::roll::{Roll, Standing};
 use crate::snapshot::{NodeSlot, Snapshot};
 use crate::stage::{Nominee, Stage};
+use capacity::capacity;
 
 /// UIDs of pods that are gone, remembered so that a list older than the watch cannot bring them back. A list is at most
 /// seconds old; this many deletions do not happen in that time.
@@ -384,37 +384,5 @@ pub(crate) fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {
         group: demand.group.clone(),
         compute: Compute { cpu_milli: demand.shape.cpu_milli, memory: demand.shape.memory },
         until_ms,
-    }
-}
-
-/// How much a node can take, for telling growth: more of any is more, the first that differs decides.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Capacity {
-    exists: bool,
-    knowledge: Reverse<Knowledge>,
-    /// Whether its device plugin accepts pods, or is another's; and what it promises.
-    accepts: (bool, Level),
-    free_gpu_count: u32,
-    offered: u64,
-    /// Cores and memory of GPUs with shares.
-    shared: Reverse<(u64, u64)>,
-    /// MIG instances, those among them that nobody can name.
-    instances_held: Reverse<u32>,
-    nics_held: Reverse<u32>,
-}
-
-fn capacity(view: &NodeView, exists: bool) -> Capacity {
-    let free = view.hardware.as_ref().map_or(0, |h| view.unheld(h.topology.usable_gpus()).gpu_count());
-    let taken = view.shared.iter().map(|gpu| gpu.taken).fold(Portion::default(), Portion::plus);
-    let instances = u32::try_from(view.instances.len()).unwrap_or(u32::MAX);
-    Capacity {
-        exists,
-        knowledge: Reverse(view.knowledge),
-        accepts: (!level::is_away(view), level::promised(view)),
-        free_gpu_count: free.saturating_sub(view.unplanned_gpu_count),
-        offered: view.offered.values().fold(0_u64, |sum, n| sum.saturating_add(*n)),
-        shared: Reverse((u64::from(taken.cores_percent), taken.memory.0)),
-        instances_held: Reverse(view.unplanned_instances.values().fold(instances, |sum, n| sum.saturating_add(*n))),
-        nics_held: Reverse(view.nics_held.nic_count()),
     }
 }

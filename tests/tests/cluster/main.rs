@@ -3,6 +3,7 @@
 
 mod audit;
 mod binaries;
+mod bind_faults;
 mod binding;
 mod controlplane;
 mod controlplane_programs;
@@ -17,3 +18,4 @@ mod rights;
 mod scheduling;
 mod spread;
 mod stream;
+mod two_binders;

@@ -50,6 +50,7 @@ pub(super) fn join(cluster: &Cluster, uid: &str, node: &str, group: &str) {
             group: berth_core::Group::of("ns", &member(uid, 0, group).metadata.labels, &policy("")),
             ..Totals::default()
         },
+        rank: Rank::default(),
         note: PlanNote::Absent,
         truth: std::collections::BTreeMap::new(),
     })));

@@ -81,6 +81,7 @@ impl Requeue {
         let nodes: Api<PartialObjectMeta<Node>> = Api::all(client);
         loop {
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = self.told.notified() => {}
             }

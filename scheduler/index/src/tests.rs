@@ -225,6 +225,29 @@ fn a_hold_ends_by_release_by_time_by_binding_and_by_deletion() {
     }
 }
 
+/// Found by the simulator: the hold was gone, and the GPUs of its node stayed held until something else changed there.
+#[test]
+fn a_hold_on_another_node_ends_too_when_its_pod_is_bound_or_deleted_elsewhere() {
+    let policy = Policy::default();
+    type End = fn(&Index);
+    let ends: [(&str, End); 2] = [
+        ("bound", |i| drop(i.apply(bound("p", "b", 2, Some(&[2, 3]))))),
+        ("bound and deleted", |i| {
+            i.apply(bound("p", "b", 2, Some(&[2, 3])));
+            i.plan_and_hold(&PodUid::new("p"), &name("a"), &demand(2), &[], &Policy::default(), 100).unwrap();
+            i.apply(Event::PodGone(PodUid::new("p")));
+            assert_eq!(held(i, "b").0, 0);
+        }),
+    ];
+    for (how, end) in ends {
+        let index = with([node("a"), report("a", 1, None), node("b"), report("b", 1, None)]);
+        index.plan_and_hold(&PodUid::new("p"), &name("a"), &demand(2), &[], &policy, 100).unwrap();
+        assert_eq!(held(&index, "a").0, 0b11, "{how}");
+        end(&index);
+        assert_eq!(held(&index, "a").0, 0, "{how}");
+    }
+}
+
 #[test]
 fn a_second_try_of_the_same_pod_is_not_blocked_by_its_own_holds() {
     let index = with([node("a"), report("a", 1, None)]);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Which crates of ours each crate may look at, for building. What is not here is not allowed.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("berth-model", &[]),
     ("berth-probe", &["berth-model"]),
     ("berth-machine", &["berth-model", "berth-probe"]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("berth-fake-nvml", &["berth-model", "berth-machine", "berth-probe"]),
     ("berth-pack", &["berth-model", "berth-core", "berth-index"]),
     ("berth-tests", &["*"]),
+    ("berth-simulator", &["*"]),
     ("berth-bench", &["*"]),
 ];
 
@@ -30,7 +31,18 @@ const PURE: [(&str, &[&str]); 2] =
 const WRAPPED: [(&str, &[&str]); 3] = [
     ("nvml-wrapper", &["berth-probe"]),
     ("nvml-wrapper-sys", &["berth-probe", "berth-fake-nvml"]),
-    ("kube", &["berth-proto", "berth-agent", "berth-cli", "berth-scheduler", "berth-tests", "berth-bench"]),
+    (
+        "kube",
+        &[
+            "berth-proto",
+            "berth-agent",
+            "berth-cli",
+            "berth-scheduler",
+            "berth-tests",
+            "berth-simulator",
+            "berth-bench",
+        ],
+    ),
 ];
 
 fn built_with() -> BTreeMap<String, BTreeSet<String>> {

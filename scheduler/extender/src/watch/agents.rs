@@ -133,7 +133,11 @@ impl Agents {
                 forgotten.insert(name);
             }
         }
-        self.by_node.retain(|name, agent| reported.contains(name) || !agent.ready.is_empty());
+        // Who is told away is remembered for as long as the index remembers it, or nobody would tell that he is back.
+        let is_still_away =
+            |name: &NodeName, agent: &Agent| agent.is_told_away && snapshot.node(name.as_str()).is_some();
+        self.by_node
+            .retain(|name, agent| reported.contains(name) || !agent.ready.is_empty() || is_still_away(name, agent));
         let patience = Duration::from_secs(self.sinks.cluster.policy().stale_after_seconds());
         let mut news = Vec::new();
         for (node, agent) in &mut self.by_node {

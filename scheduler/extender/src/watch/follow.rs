@@ -67,11 +67,13 @@ where
     loop {
         let stream = watcher(source.api.clone(), source.config.clone()).default_backoff();
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return S::KIND,
             () = follower.drain(stream) => {}
         }
         follower.abandon();
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return S::KIND,
             () = tokio::time::sleep(RESTART_PAUSE) => {}
         }
@@ -96,6 +98,10 @@ impl<K: kube::Resource, S: Sink<K>> Follower<K, S> {
             let stalls_at = self.list.as_ref().map(|_| Instant::now() + LIST_STALL);
             let wakes_at = self.sink.wakes_at();
             tokio::select! {
+                // In this order always: no flood of events puts off what is due, a page that came has not stalled, and a run that
+                // is gone through again goes the same way.
+                biased;
+                () = sleep_until(wakes_at) => self.sink.wake(),
                 event = stream.next() => match event {
                     Some(Ok(event)) => self.take(event).await,
                     Some(Err(error)) => if self.fail(&error) { return },
@@ -105,7 +111,6 @@ impl<K: kube::Resource, S: Sink<K>> Follower<K, S> {
                     tracing::warn!(kind = S::KIND, seconds = LIST_STALL.as_secs(), "a list has stalled: listing again");
                     return;
                 }
-                () = sleep_until(wakes_at) => self.sink.wake(),
             }
         }
     }

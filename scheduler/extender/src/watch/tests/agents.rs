@@ -94,6 +94,20 @@ async fn a_report_that_comes_back_without_its_agent_is_stale_again() {
     assert_eq!(rig.knowledge("n1"), Knowledge::Stale);
 }
 
+/// Found by the simulator: the report of a deleted NodeTopology was stale for good once its agent had been away.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_comes_back_after_its_report_was_deleted_makes_the_next_one_current() {
+    let rig = Rig::synced(one_node()).await;
+    seconds(65).await;
+    assert_eq!(rig.knowledge("n1"), Knowledge::Stale);
+    rig.api.delete(&report_path("n1"));
+    seconds(5).await;
+    rig.api.put(&agent_path("agent-1"), agent("agent-1", "n1", "True"));
+    rig.api.put(&report_path("n1"), report_object(&topology("n1", 2, 0)));
+    seconds(5).await;
+    assert_eq!(rig.knowledge("n1"), Knowledge::Current);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_gap_in_the_watch_of_agents_does_not_restart_their_clock() {
     let rig = Rig::synced(with_agent()).await;

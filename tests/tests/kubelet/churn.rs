@@ -267,7 +267,7 @@ async fn churn(level: &'static str, pod_count: usize) -> Result<Tally> {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_level_advice_no_two_containers_hold_a_device_and_the_planned_share_is_told() -> Result<()> {
     if can_run("churn at level advice")? {
-        churn("advice", 30).await?;
+        churn("advice", pod_count(30)).await?;
     }
     Ok(())
 }
@@ -275,8 +275,22 @@ async fn at_level_advice_no_two_containers_hold_a_device_and_the_planned_share_i
 #[tokio::test(flavor = "multi_thread")]
 async fn at_level_preferred_pods_hold_what_was_planned_but_for_races_that_are_counted() -> Result<()> {
     if can_run("churn at level preferred")? {
-        let tally = churn("preferred", 60).await?;
+        let tally = churn("preferred", pod_count(60)).await?;
         assert!(tally.planned * 10 >= tally.ran * 9, "{tally}");
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_level_enforced_every_container_sees_what_was_planned_for_it() -> Result<()> {
+    if can_run("churn at level enforced")? {
+        let tally = churn("enforced", pod_count(60)).await?;
+        assert_eq!(tally.planned, tally.ran, "{tally}");
+    }
+    Ok(())
+}
+
+/// How many pods are churned: what a busy machine does in two minutes, unless `BERTH_CHURN_PODS` says otherwise.
+fn pod_count(default: usize) -> usize {
+    std::env::var("BERTH_CHURN_PODS").ok().and_then(|count| count.parse().ok()).unwrap_or(default)
 }

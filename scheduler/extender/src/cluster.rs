@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use berth_core::demand::PodRequest;
 use berth_core::view::Knowledge;
 use berth_core::{Demand, Policy};
 use berth_index::{Evaluator, Event, Index, Nominee, PodUid, Reader, Snapshot, Stage};
+use tokio::time::Instant;
 
 use crate::audit;
 use crate::budgets::Budgets;

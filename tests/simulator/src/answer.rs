@@ -44,6 +44,7 @@ impl What {
             "/apis/topology.berth.dev/v1alpha1/nodetopologies" => Some(Kind::Reports),
             "/api/v1/pods" => Some(Kind::Pods),
             "/api/v1/namespaces/berth-system/pods" => Some(Kind::Agents),
+            "/apis/policy/v1/poddisruptionbudgets" => Some(Kind::Budgets),
             "/api/v1/namespaces/berth-system/configmaps" => Some(Kind::Policy),
             _ => None,
         };
@@ -84,7 +85,7 @@ impl Api {
             return;
         }
         let (now, call) = (self.now_ms(), self.calls.remove(nth));
-        let is_late = matches!(&call.what, What::Bind { .. }) && !call.may_still_land(now, self.trusted, &self.newest);
+        let is_late = matches!(&call.what, What::Bind { .. }) && !call.may_still_land(now, self.trusted);
         let Call { life, what, reply, sent_ms } = call;
         let how = if is_late { How::Refuse(504) } else { how };
         if let (What::PodsOn(node), Some(told)) = (&what, told) {

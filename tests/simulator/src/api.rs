@@ -34,9 +34,10 @@ pub(crate) enum Kind {
     Pods,
     Agents,
     Policy,
+    Budgets,
 }
 
-pub(crate) const KINDS: [Kind; 5] = [Kind::Nodes, Kind::Reports, Kind::Pods, Kind::Agents, Kind::Policy];
+pub(crate) const KINDS: [Kind; 6] = [Kind::Nodes, Kind::Reports, Kind::Pods, Kind::Agents, Kind::Policy, Kind::Budgets];
 
 /// How an object came into a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,10 +89,9 @@ pub(crate) struct Written {
 impl Call {
     /// Whether it may be applied though nobody waits for it any more. The server gives up by itself in time, but does not know how long a
     /// call was on its way; the connection of a process that died is closed, and so much later another leader speaks.
-    pub(crate) fn may_still_land(&self, now_ms: u64, trusted: Option<Life>, newest: &BTreeMap<Arc<str>, u64>) -> bool {
-        let What::Bind { timeout_ms, uid, .. } = &self.what else { return false };
-        let is_newest = newest.get(uid) == Some(&self.sent_ms);
-        let late_ms = if is_newest && trusted == Some(self.life) { LATE_MS_MAX } else { 0 };
+    pub(crate) fn may_still_land(&self, now_ms: u64, trusted: Option<Life>) -> bool {
+        let What::Bind { timeout_ms, .. } = &self.what else { return false };
+        let late_ms = if trusted == Some(self.life) { LATE_MS_MAX } else { 0 };
         now_ms.saturating_sub(self.sent_ms) < timeout_ms + late_ms
     }
 }
@@ -116,8 +116,6 @@ pub(crate) struct Api {
     pub(crate) written: Vec<Written>,
     /// Reports that were ever published, by node and generation: what a plan may be made from.
     pub(crate) published: BTreeSet<(usize, fleet::Content)>,
-    /// When each pod's newest binding was sent: one that is sent again ends what was sent before, for what that one planned is let go.
-    pub(crate) newest: BTreeMap<Arc<str>, u64>,
     /// The process whose bindings may arrive late.
     pub(crate) trusted: Option<Life>,
     /// Whether the check of a binding's UID is left out: a mutant.
@@ -145,7 +143,6 @@ impl Shared {
             cheated: BTreeSet::new(),
             written: Vec::new(),
             published: BTreeSet::new(),
-            newest: BTreeMap::new(),
             trusted: None,
             ignores_uids: false,
         })))
@@ -168,9 +165,6 @@ impl Shared {
                 {
                     let mut api = api.lock();
                     let sent_ms = api.now_ms();
-                    if let What::Bind { uid, .. } = &what {
-                        api.newest.insert(Arc::clone(uid), sent_ms);
-                    }
                     api.calls.push(Call { life, what, sent_ms, reply });
                 }
                 answer.await.unwrap_or_else(|_| Err(cut()))
@@ -212,6 +206,8 @@ impl Api {
             Kind::Nodes => self.nodes[at()].as_ref().map(|node| node.json(at(), version)),
             Kind::Reports => self.reports[at()].as_ref().map(|report| report.json(at(), version)),
             Kind::Agents => self.agents[at()].as_ref().map(|agent| agent.json(at(), version)),
+            // Nobody makes one.
+            Kind::Budgets => None,
             Kind::Policy => self.policy.map(|document| policy_json(document, version)),
             // A pod that ends leaves the selection.
             Kind::Pods => self.pods.get(key).filter(|pod| pod.is_live()).map(|pod| pod.json(version)),
@@ -254,8 +250,8 @@ impl Api {
     /// Forgets callers and watchers that went away. A binding outlives its caller: it is on its way.
     pub(crate) fn sweep(&mut self) {
         let now = self.now_ms();
-        let (trusted, newest) = (self.trusted, &self.newest);
-        self.calls.retain(|call| !call.reply.is_closed() || call.may_still_land(now, trusted, newest));
+        let trusted = self.trusted;
+        self.calls.retain(|call| !call.reply.is_closed() || call.may_still_land(now, trusted));
         self.watches.retain(|watch| !watch.is_over());
         // The clients of watchers end a connection on which nothing comes.
         let (over, lost) = std::mem::take(&mut self.lost)

@@ -3,6 +3,7 @@
 use fastrand::Rng;
 
 use crate::answer::What;
+use crate::api::KINDS;
 use crate::fleet;
 use crate::objects::{POLICIES, SHAPES};
 use crate::step::{AgentState, Delivery, How, NodeStep, ReportStep, Step};
@@ -147,7 +148,7 @@ fn accident(rng: &mut Rng) -> Step {
         27..=30 => Step::Agent { at, state: AgentState::Ready },
         31 | 32 => Step::Policy { document: Some(small(rng, POLICIES.len())) },
         33 => Step::Policy { document: None },
-        34 => Step::Compact { kind: small(rng, 5) },
+        34 => Step::Compact { kind: small(rng, KINDS.len()) },
         35 | 36 => Step::Foreign { nth: rng.u16(..64), node: at },
         37 => Step::Wait { ms: rng.u32(..40_000) },
         38 => Step::Jump { seconds: rng.u16(..7200) },

@@ -271,6 +271,7 @@ async fn a_pod_refused_just_before_we_saw_room_is_tried_again() {
     rig.sinks.cluster.note_refusal();
     rig.api.delete(&pod_path("b"));
     assert_eq!(touches_after_a_while(&rig).await, before, "no GPU became free");
+    rig.sinks.cluster.note_refusal();
     rig.api.delete(&pod_path("a"));
     assert_eq!(touches_after_a_while(&rig).await, before + 1);
 }

@@ -143,7 +143,8 @@ fn the_list_of_ignored_xids_is_the_operators() -> Result<()> {
         let mut stage = Stage::new(site, NEVER, &["--xids-ignored", "79"]).await?;
         stage.node.set_faults("events: [{id: 1, gpu: 1, xid: 79}, {id: 2, gpu: 2, xid: 13}]")?;
         let (health, rest) = stage.when_sick(2).await?;
-        assert_eq!((health, facts(rest)), (unhealthy("Xid 13"), facts(stage.whole.clone())));
+        let told = unhealthy("Xid 13: an application made the graphics engine fault");
+        assert_eq!((health, facts(rest)), (told, facts(stage.whole.clone())));
         Ok(())
     })
 }

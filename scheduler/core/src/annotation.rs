@@ -4,8 +4,10 @@ mod held;
 #[cfg(test)]
 mod tests;
 
+pub use berth_model::Level;
 use berth_model::{GpuUuid, NicName, NodeName};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::device::{Extent, HeldDevice, Holding};
 use crate::plan::{Plan, PlannedDevice};
@@ -16,28 +18,6 @@ pub const PLAN_KEY: &str = "topology.berth.dev/plan";
 pub const VERSION: u32 = 1;
 /// Largest plan taken or written: it must stay readable, and etcd keeps it for every pod.
 pub const PLAN_BYTES_MAX: usize = 4096;
-
-/// What a plan promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// The stock device plugin decides.
-    Advice,
-    /// The kubelet was asked for these devices.
-    Preferred,
-    /// The container gets these devices or does not start.
-    Enforced,
-}
-
-impl From<berth_model::Level> for Level {
-    fn from(level: berth_model::Level) -> Self {
-        match level {
-            berth_model::Level::Advice => Self::Advice,
-            berth_model::Level::Preferred => Self::Preferred,
-            berth_model::Level::Enforced => Self::Enforced,
-        }
-    }
-}
 
 /// A MIG instance of a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,7 +107,8 @@ pub struct Note {
     pub pod_uid: String,
     /// The node that the plan is for; void on any other.
     pub node: String,
-    /// What it promises.
+    /// What it promises, by its word.
+    #[serde(serialize_with = "write_level", deserialize_with = "read_level")]
     pub level: Level,
     /// Which container gets what.
     pub containers: Vec<Container>,
@@ -146,6 +127,16 @@ pub struct Note {
     /// Why, in one sentence.
     #[serde(default)]
     pub why: String,
+}
+
+fn write_level<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(level.word())
+}
+
+fn read_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Level, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    let right = || Level::ALL.map(Level::word).join(", ");
+    Level::parse(&word).ok_or_else(|| D::Error::custom(format!("level {word:?}, one of {} is right", right())))
 }
 
 /// Why a text is no plan for this pod on this node.
@@ -185,7 +176,7 @@ impl Note {
             v: VERSION,
             pod_uid: pod_uid.to_owned(),
             node: plan.node.to_string(),
-            level: plan.level.into(),
+            level: plan.level,
             containers: containers.collect(),
             nics: plan.nics.iter().map(ToString::to_string).collect(),
             zone: plan.zone.map(|z| z.0),

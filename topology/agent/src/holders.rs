@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use berth_model::Drift;
+use berth_core::annotation::{Note, PLAN_KEY};
+use berth_model::{Drift, NodeName};
 use berth_proto::kubelet::podresources::ListPodResourcesRequest;
 use berth_proto::kubelet::podresources::pod_resources_lister_client::PodResourcesListerClient;
 use hyper_util::rt::TokioIo;
@@ -23,7 +24,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::metrics::Metrics;
 use crate::statement::Statement;
 
-use held::{Devices, PLAN_KEY, PodName};
+use held::{Devices, PodName};
 pub(crate) use held::{Instances, instances};
 
 /// A kubelet answers within milliseconds; one that takes longer is in trouble, and so is its node.
@@ -38,6 +39,7 @@ const POD_AGAIN_AFTER: Duration = Duration::from_secs(600);
 
 /// The loop that asks, and what it remembers.
 pub(crate) struct Holders {
+    node: NodeName,
     socket: PathBuf,
     interval: Duration,
     pods: Client,
@@ -55,19 +57,21 @@ struct Known {
     /// What it held then.
     devices: Devices,
     uid: String,
-    plan: Option<String>,
+    /// Its own, if it has one.
+    plan: Option<Note>,
     at: Instant,
 }
 
 impl Holders {
     pub(crate) fn new(
+        node: NodeName,
         socket: PathBuf,
         interval: Duration,
         pods: Client,
         statement: Arc<Statement>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { socket, interval, pods, statement, metrics, known: BTreeMap::new(), told: None }
+        Self { node, socket, interval, pods, statement, metrics, known: BTreeMap::new(), told: None }
     }
 
     /// Asks for ever.
@@ -113,10 +117,10 @@ impl Holders {
         let mut drifts = Vec::new();
         for (pod, devices) in &held {
             let Some(known) = self.pod(pod, devices).await? else { continue };
-            if held::is_enforced(known.plan.as_deref(), &known.uid) {
+            if held::is_enforced(known.plan.as_ref()) {
                 continue;
             }
-            let planned = held::planned(known.plan.as_deref(), &known.uid);
+            let planned = held::planned(known.plan.as_ref());
             drifts.extend(held::drifts(pod, &known.uid, devices, &planned, &instances));
         }
         drifts.truncate(Drift::DRIFTS_MAX);
@@ -135,8 +139,10 @@ impl Holders {
         let found = found.map_err(|_| anyhow::anyhow!("no answer within {CALL_TIMEOUT:?}")).and_then(|f| Ok(f?));
         let found = found.with_context(|| format!("read the plan of pod {namespace}/{name} from the API server"))?;
         let Some(metadata) = found.map(|found| found.metadata) else { return Ok(None) };
-        let plan = metadata.annotations.unwrap_or_default().remove(PLAN_KEY);
-        let known = Known { devices: devices.clone(), uid: metadata.uid.unwrap_or_default(), plan, at: now };
+        let uid = metadata.uid.unwrap_or_default();
+        let text = metadata.annotations.unwrap_or_default().remove(PLAN_KEY);
+        let plan = held::plan(text.as_deref(), &uid, &self.node);
+        let known = Known { devices: devices.clone(), uid, plan, at: now };
         self.known.insert(pod.clone(), known.clone());
         Ok(Some(known))
     }

@@ -2,12 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_model::{Drift, NodeTopology};
+use berth_core::annotation::Note;
+use berth_model::{Drift, Level, NodeName, NodeTopology};
 use berth_proto::kubelet::podresources::ListPodResourcesResponse;
-use serde::Deserialize;
-
-/// Annotation that carries a plan.
-pub(super) const PLAN_KEY: &str = "topology.berth.dev/plan";
 
 /// Namespace and name of a pod.
 pub(super) type PodName = (String, String);
@@ -52,18 +49,21 @@ pub(super) fn held(list: ListPodResourcesResponse) -> BTreeMap<PodName, Devices>
     pods
 }
 
-/// What a plan's text names of this pod's containers that run side by side; nothing where it is for another pod, or none at all.
-pub(super) fn planned(plan: Option<&str>, pod_uid: &str) -> BTreeSet<Place> {
-    let plan = plan.and_then(|text| serde_json::from_str::<Plan>(text).ok()).filter(|plan| plan.pod_uid == pod_uid);
-    let containers = plan.into_iter().flat_map(|plan| plan.containers).filter(|container| !container.init);
-    let devices = containers.flat_map(|container| container.devices);
-    devices.map(|device| (device.uuid, device.mig.map(|mig| mig.start))).collect()
+/// The plan of this pod on this node; `None` where there is none, or the text is another's.
+pub(super) fn plan(text: Option<&str>, pod_uid: &str, node: &NodeName) -> Option<Note> {
+    Note::parse(text?, pod_uid, node).ok()
+}
+
+/// What a plan names of a pod's containers that run side by side.
+pub(super) fn planned(plan: Option<&Note>) -> BTreeSet<Place> {
+    let containers = plan.into_iter().flat_map(|plan| &plan.containers).filter(|container| !container.init);
+    let devices = containers.flat_map(|container| &container.devices);
+    devices.map(|device| (device.uuid.clone(), device.mig.as_ref().map(|mig| mig.start))).collect()
 }
 
 /// Whether a pod's containers have what its plan names, whatever the kubelet counts for them: the node enforced it.
-pub(super) fn is_enforced(plan: Option<&str>, pod_uid: &str) -> bool {
-    let plan = plan.and_then(|text| serde_json::from_str::<Plan>(text).ok());
-    plan.is_some_and(|plan| plan.pod_uid == pod_uid && plan.level.as_deref() == Some("enforced"))
+pub(super) fn is_enforced(plan: Option<&Note>) -> bool {
+    plan.is_some_and(|plan| plan.level == Level::Enforced)
 }
 
 /// The differences of one pod: none where it holds what is planned, or a part of it, as while its containers are started.
@@ -94,33 +94,6 @@ fn place(id: &str, known: &Instances) -> Place {
     known.get(card).map_or_else(|| (card.to_owned(), None), |(gpu, start)| (gpu.clone(), Some(*start)))
 }
 
-/// Of a plan, what this needs. The whole form is the annotation's of `berth-core`, which an agent does not link.
-#[derive(Debug, Deserialize)]
-struct Plan {
-    #[serde(rename = "podUID")]
-    pod_uid: String,
-    level: Option<String>,
-    containers: Vec<Container>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Container {
-    #[serde(default)]
-    init: bool,
-    devices: Vec<Device>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Device {
-    uuid: String,
-    mig: Option<Mig>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Mig {
-    start: u8,
-}
-
 #[cfg(test)]
 mod tests {
     use berth_proto::kubelet::podresources::{ContainerDevices, ContainerResources, PodResources};
@@ -136,17 +109,22 @@ mod tests {
         PodResources { name: name.to_owned(), namespace: "n".to_owned(), containers: vec![container] }
     }
 
-    fn plan(devices: &str) -> String {
+    fn text(devices: &str) -> String {
         format!(
-            r#"{{"v":1,"podUID":"u","node":"a","containers":[{{"name":"main","resource":"r","devices":[{devices}]}}]}}"#
+            r#"{{"v":1,"podUID":"u","node":"a","level":"advice","containers":[{{"name":"main","resource":"r","devices":[{devices}]}}]}}"#
         )
     }
 
-    fn told(pod_resources: PodResources, plan: Option<&str>) -> Vec<Vec<String>> {
+    fn of_pod(text: Option<&str>, uid: &str) -> Option<Note> {
+        plan(text, uid, &NodeName::parse("a").unwrap())
+    }
+
+    fn told(pod_resources: PodResources, text: Option<&str>) -> Vec<Vec<String>> {
+        let plan = of_pod(text, "u");
         let known = Instances::from([("MIG-a".to_owned(), ("GPU-1".to_owned(), 4))]);
         let list = ListPodResourcesResponse { pod_resources: vec![pod_resources] };
         let all = held(list);
-        let of_each = all.iter().map(|(name, devices)| drifts(name, "u", devices, &planned(plan, "u"), &known));
+        let of_each = all.iter().map(|(name, devices)| drifts(name, "u", devices, &planned(plan.as_ref()), &known));
         of_each.flatten().map(|drift| drift.devices).collect()
     }
 
@@ -154,19 +132,19 @@ mod tests {
 
     #[test]
     fn a_pod_that_holds_what_is_planned_or_a_part_of_it_is_not_told() {
-        let two = plan(r#"{"uuid":"GPU-1"},{"uuid":"GPU-2"}"#);
+        let two = text(r#"{"uuid":"GPU-1"},{"uuid":"GPU-2"}"#);
         for ids in [&["GPU-2", "GPU-1"][..], &["GPU-1"], &["GPU-1::3", "GPU-2::0"], &[]] {
             assert_eq!(told(pod("p", &[(GPU, ids)]), Some(&two)), Vec::<Vec<String>>::new(), "{ids:?}");
         }
-        let instance = plan(r#"{"uuid":"GPU-1","mig":{"profile":"3g.20gb","start":4,"size":4}}"#);
+        let instance = text(r#"{"uuid":"GPU-1","mig":{"profile":"3g.20gb","start":4,"size":4}}"#);
         assert!(told(pod("p", &[("nvidia.com/mig-3g.20gb", &["MIG-a"])]), Some(&instance)).is_empty());
     }
 
     #[test]
     fn a_pod_that_holds_another_device_is_told_with_all_that_it_holds() {
-        let two = plan(r#"{"uuid":"GPU-1"},{"uuid":"GPU-2"}"#);
+        let two = text(r#"{"uuid":"GPU-1"},{"uuid":"GPU-2"}"#);
         assert_eq!(told(pod("p", &[(GPU, &["GPU-3", "GPU-1"])]), Some(&two)), [["GPU-1", "GPU-3"]]);
-        let elsewhere = plan(r#"{"uuid":"GPU-1","mig":{"profile":"3g.20gb","start":0,"size":4}}"#);
+        let elsewhere = text(r#"{"uuid":"GPU-1","mig":{"profile":"3g.20gb","start":0,"size":4}}"#);
         assert_eq!(told(pod("p", &[("nvidia.com/mig-3g.20gb", &["MIG-a"])]), Some(&elsewhere)), [["MIG-a"]]);
         assert_eq!(
             told(pod("p", &[("nvidia.com/mig-3g.20gb", &["MIG-unknown"])]), Some(&elsewhere)),
@@ -176,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_pod_without_a_plan_of_its_own_planned_nothing() {
-        let of_another = plan(r#"{"uuid":"GPU-1"}"#).replace("\"u\"", "\"v\"");
+        let of_another = text(r#"{"uuid":"GPU-1"}"#).replace("\"u\"", "\"v\"");
         for plan in [None, Some("no JSON"), Some("{}"), Some(of_another.as_str())] {
             assert_eq!(told(pod("p", &[(GPU, &["GPU-1"])]), plan), [["GPU-1"]], "{plan:?}");
         }
@@ -184,7 +162,8 @@ mod tests {
 
     #[test]
     fn an_enforced_plan_is_what_the_containers_have() {
-        let of = |level: &str| format!(r#"{{"podUID":"u","level":"{level}","containers":[]}}"#);
+        let of = |level: &str| format!(r#"{{"v":1,"podUID":"u","node":"a","level":"{level}","containers":[]}}"#);
+        let is_enforced = |text: Option<&str>, uid: &str| is_enforced(of_pod(text, uid).as_ref());
         assert!(is_enforced(Some(&of("enforced")), "u"));
         assert!(!is_enforced(Some(&of("enforced")), "v") && !is_enforced(Some(&of("preferred")), "u"));
         assert!(!is_enforced(None, "u") && !is_enforced(Some("{}"), "u"));
@@ -192,8 +171,11 @@ mod tests {
 
     #[test]
     fn what_an_init_container_was_promised_is_not_what_runs() {
-        let plan = r#"{"podUID":"u","containers":[{"init":true,"devices":[{"uuid":"GPU-1"}]},{"devices":[{"uuid":"GPU-2"}]}]}"#;
-        assert_eq!(told(pod("p", &[(GPU, &["GPU-1"])]), Some(plan)), [["GPU-1"]]);
+        let plan = text(r#"{"uuid":"GPU-2"}"#).replace(
+            r#""containers":["#,
+            r#""containers":[{"name":"pull","resource":"r","init":true,"devices":[{"uuid":"GPU-1"}]},"#,
+        );
+        assert_eq!(told(pod("p", &[(GPU, &["GPU-1"])]), Some(&plan)), [["GPU-1"]]);
     }
 
     #[test]

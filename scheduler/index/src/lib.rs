@@ -126,13 +126,6 @@ impl Index {
         expired
     }
 
-    /// Gives all holds of a pod back, whatever became of their writes. A scheduler never does that; the simulator does, to see that it is
-    /// found out.
-    pub fn drop_holds(&self, uid: &PodUid) {
-        self.lock().drop_holds(uid);
-        self.is_dirty.store(true, Ordering::Release);
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic inside a fold leaves the maps as they were before or after one event: going on is right.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

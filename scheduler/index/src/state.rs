@@ -343,12 +343,6 @@ impl State {
         })
     }
 
-    pub(crate) fn drop_holds(&mut self, uid: &PodUid) {
-        for node in self.holds.release_all(uid) {
-            self.edit(&node, |_| ());
-        }
-    }
-
     pub(crate) fn expire_holds(&mut self, now_ms: u64) -> usize {
         let nodes = self.holds.expire(now_ms);
         for node in &nodes {

@@ -56,12 +56,21 @@ fn a_million_steps_break_nothing() {
 
 #[test]
 fn a_trace_is_gone_through_again() {
-    let Ok(path) = std::env::var("BERTH_SIM_REPLAY") else { return };
+    let Ok(path) = std::env::var("BERTH_SIM_REPLAY") else { return replays_as_it_broke() };
     let (seed, steps) = run::read(&std::fs::read_to_string(path).unwrap());
     if let Some((count, why)) = from_steps(seed, &steps, Mutant::None) {
         panic!("after {count} of {} steps: {why}", steps.len());
     }
     println!("{} steps break nothing", steps.len());
+}
+
+/// What a broken run writes down breaks the same rule, in the same words, when it is read and gone through again.
+fn replays_as_it_broke() {
+    let broken = (1..).find_map(|seed| from_seed(seed, Mutant::NoHold).err()).unwrap();
+    let (seed, steps) = run::read(&std::fs::read_to_string(run::write(&broken)).unwrap());
+    assert_eq!((seed, steps.len()), (broken.seed, broken.steps.len()));
+    assert_eq!(from_steps(seed, &steps, Mutant::NoHold), Some((broken.steps.len(), broken.why)));
+    assert_eq!(from_steps(seed, &steps, Mutant::None), None, "the schedulers as they are do not break by it");
 }
 
 /// Steps within which a scheduler with something wrong must be found out.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_extender::http::Failure;
-use berth_index::{Event, PodUid};
+use berth_index::Event;
 use berth_model::NodeName;
 
 use crate::answer::What;
@@ -130,14 +130,9 @@ impl World {
         self.api.lock().sweep();
         if self.mutant == Mutant::NoHold {
             let api = self.api.lock();
-            let binds = api.calls.iter().filter_map(|call| match &call.what {
-                What::Bind { uid, .. } => Some((call.life, uid)),
-                _ => None,
-            });
-            for (life, uid) in binds {
-                for replica in self.replicas.iter().flatten().filter(|replica| replica.life == life) {
-                    replica.cluster.index.drop_holds(&PodUid::new(uid));
-                }
+            let binds = api.calls.iter().filter(|call| matches!(call.what, What::Bind { .. }));
+            for life in binds.map(|call| call.life) {
+                self.lose_holds(life);
             }
         }
         for (flight, result) in self.land() {
@@ -338,6 +333,13 @@ impl World {
         api.shelves[kind % kinds].floor = version;
     }
 
+    /// A mutant's holds end at once: as if their time were over.
+    fn lose_holds(&self, life: Life) {
+        for replica in self.replicas.iter().flatten().filter(|replica| replica.life == life) {
+            replica.cluster.index.expire_holds(u64::MAX);
+        }
+    }
+
     /// What a bind's result allows to say of the pod.
     fn check_result(&mut self, flight: &Flight, result: Result<(), Failure>) -> Result<(), String> {
         let Flight { pod: name, uid, node, life, began_ms, .. } = flight;
@@ -345,9 +347,7 @@ impl World {
             && failure.code == "unknown"
             && self.mutant == Mutant::HoldFreedWhenUnknown
         {
-            for replica in self.replicas.iter().flatten().filter(|replica| replica.life == *life) {
-                replica.cluster.index.drop_holds(&PodUid::new(uid));
-            }
+            self.lose_holds(*life);
         }
         let api = self.api.lock();
         let pod = api.pods.get(name).filter(|pod| pod.uid == *uid);

@@ -176,7 +176,7 @@ impl Plugin {
             server.keep(&self.config.folder, &service, kubelet).await;
         }
         let is_heard = resources.iter().all(|resource| self.shared.is_heard(resource));
-        let is_read = self.shared.statement.topology().is_some();
+        let is_read = self.shared.statement.is_read();
         self.say(is_read && is_heard && kubelet.is_some());
     }
 

@@ -138,6 +138,11 @@ impl Statement {
         true
     }
 
+    /// Whether anything was read yet.
+    pub(crate) fn is_read(&self) -> bool {
+        self.known().read.is_some()
+    }
+
     /// What was last read, or told since.
     pub(crate) fn topology(&self) -> Option<NodeTopology> {
         self.known().read.clone()

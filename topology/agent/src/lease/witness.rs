@@ -1,6 +1,6 @@
 //! The kubelet's own file of devices, `kubelet_internal_checkpoint`: which container of which UID was answered with which lease. It is read
 //! beside the kubelet's list, because that one has neither UIDs nor plain init containers. It is no public form: where it cannot be
-//! read, less is known, and nothing is guessed.
+//! read, no lease is given.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -120,7 +120,7 @@ impl WitnessFile {
             Err(error) => {
                 if !std::mem::replace(&mut self.told, true) {
                     let file = self.path.display();
-                    tracing::warn!(%file, error, "the kubelet's file of devices is not read; plain init containers with GPUs wait");
+                    tracing::warn!(%file, error, "the kubelet's file of devices is not read; no lease is given");
                 }
                 Witness::default()
             }

@@ -11,6 +11,8 @@ use anyhow::{Context, Result};
 use berth_core::place::mig::name::resource_form;
 use berth_machine::{Faults, Machine, Salt, render, topology_with};
 use berth_model::{NodeName, NodeTopology};
+use berth_probe::sysfs::kubelet::CONFIG;
+use berth_probe::tree::Entry;
 
 use crate::binaries::binaries;
 use crate::controlplane::{Folder, NodeSpec, Process, ProcessSpec};
@@ -28,6 +30,8 @@ pub struct MadeNode {
     machine: Machine,
     salt: Salt,
     faults: Faults,
+    /// The kubelet's configuration where it is not the machine file's.
+    kubelet_config: Option<String>,
     folder: Folder,
 }
 
@@ -55,6 +59,7 @@ impl MadeNode {
             machine: Machine::parse(text)?,
             salt: Salt::new(name),
             faults: Faults::default(),
+            kubelet_config: None,
             folder,
         };
         made.write_tree()?;
@@ -74,6 +79,15 @@ impl MadeNode {
         // Renamed, so that the library never reads half of it.
         std::fs::rename(fresh, self.faults_path())?;
         Ok(())
+    }
+
+    /// Gives the node another kubelet's configuration than its machine file has: that of a kubelet which really runs.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn set_kubelet_config(&mut self, text: String) -> Result<()> {
+        self.kubelet_config = Some(text);
+        self.write_tree()
     }
 
     /// Gives the node another boot id, as a reboot does.
@@ -228,7 +242,10 @@ impl MadeNode {
     }
 
     fn write_tree(&self) -> Result<()> {
-        let tree = render::tree(&self.machine, &self.salt, &self.faults);
+        let mut tree = render::tree(&self.machine, &self.salt, &self.faults);
+        if let Some(text) = &self.kubelet_config {
+            tree.put(CONFIG, Entry::File(text.clone()));
+        }
         render::write(&tree, &self.root()).with_context(|| format!("write {}", self.root().display()))
     }
 }
@@ -272,4 +289,23 @@ pub async fn admin_url(agent: &mut Process) -> Result<String> {
     let event: serde_json::Value = serde_json::from_str(&line)?;
     let address = event["admin"].as_str().context("the first log line without an address")?;
     Ok(format!("http://{address}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_probe::sysfs::kubelet::CONFIG;
+
+    use super::MadeNode;
+
+    #[test]
+    fn a_machine_that_breaks_and_heals_keeps_the_configuration_of_the_kubelet_that_runs() {
+        let mut made = MadeNode::new("dgx-h100", "kn1").unwrap();
+        let written = |made: &MadeNode| std::fs::read_to_string(made.root().join(CONFIG)).unwrap();
+        assert!(written(&made).contains("topologyManagerPolicy: restricted"));
+        made.set_kubelet_config("topologyManagerPolicy: none\n".to_owned()).unwrap();
+        for faults in ["lost: [3]", ""] {
+            made.set_faults(faults).unwrap();
+            assert_eq!(written(&made), "topologyManagerPolicy: none\n", "{faults:?}");
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use berth_core::place::mig::name::resource_form;
+use berth_proto::NodeTopology;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::Value;
@@ -78,6 +79,19 @@ impl RealCluster {
             Ok((there.map(|quantity| quantity.0).as_ref() == Some(&wanted)).then_some(()))
         };
         self.running.until(SOON, &format!("{count} {resource} on {node}"), offered).await
+    }
+
+    /// Waits until a node's report says of its device plugin that it gives this level, and whether it accepts pods.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub async fn until_accepting(&self, node: &str, level: &str, accepting: bool) -> Result<()> {
+        let reports: Api<NodeTopology> = Api::all(self.running.plane.client());
+        let look = || async {
+            let plugin = reports.get(node).await?.status.and_then(|status| status.device_plugin);
+            Ok(plugin.is_some_and(|plugin| plugin.accepting == accepting && plugin.level == level).then_some(()))
+        };
+        self.running.until(SOON, &format!("{level}, accepting: {accepting} on {node}"), look).await
     }
 
     /// Creates a pod.

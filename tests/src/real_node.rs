@@ -39,9 +39,6 @@ const UP_WITHIN: Duration = Duration::from_secs(60);
 /// How often a condition is looked at again while waiting for it.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Where agents look for the kubelet's configuration, below their root.
-const CONFIG: &str = "var/lib/kubelet/config.yaml";
-
 /// Where nvidia-ctk writes its spec.
 const CDI_SPEC: &str = "/run/cdi/nvidia.json";
 
@@ -97,7 +94,7 @@ impl RealNode {
     /// A program cannot be built or does not come up in time; the text carries the end of its log.
     pub async fn start(plane: &ControlPlane, machine: &str, name: &str, rules: &Value) -> Result<Self> {
         let runtime = tokio::task::spawn_blocking(runtime::runtime).await??;
-        let made = MadeNode::new(machine, name)?;
+        let mut made = MadeNode::new(machine, name)?;
         let folder = Folder::new("berth-real-")?;
         let path = folder.path();
         for below in ["kubelet/device-plugins", "berth", "cni", "pods"] {
@@ -115,7 +112,7 @@ impl RealNode {
         let stage = Stage::set(folder).await?;
         std::fs::write(stage.inside(CDI_SPEC), devices::cdi_spec(&topology).to_string())?;
         let containerd = start_containerd(&stage, &runtime).await?;
-        write_rules(&made, &stage, rules)?;
+        write_rules(&mut made, &stage, rules)?;
         let kubelet = stage.spawn(kubelet_spec(plane, &stage, name))?;
         let mut node = Self { agent: None, kubelet, containerd, made, stage };
         node.until_ready(plane).await?;
@@ -204,7 +201,7 @@ impl RealNode {
                 std::fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
             }
         }
-        write_rules(&self.made, &self.stage, rules)?;
+        write_rules(&mut self.made, &self.stage, rules)?;
         self.restart_kubelet(plane).await
     }
 
@@ -310,15 +307,10 @@ fn kubelet_spec(plane: &ControlPlane, stage: &Stage, name: &str) -> ProcessSpec 
 }
 
 /// Writes the kubelet's configuration where the kubelet and where the agent look for it.
-fn write_rules(made: &MadeNode, stage: &Stage, rules: &Value) -> Result<()> {
+fn write_rules(made: &mut MadeNode, stage: &Stage, rules: &Value) -> Result<()> {
     let text = config::kubelet(stage.folder(), &stage.cgroup(), rules).to_string();
     std::fs::write(stage.folder().join("kubelet.yaml"), &text)?;
-    let shown = made.root().join(CONFIG);
-    if let Some(folder) = shown.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    std::fs::write(shown, text)?;
-    Ok(())
+    made.set_kubelet_config(text)
 }
 
 fn is_ready(node: &Node) -> bool {

@@ -3,4 +3,5 @@
 mod churn;
 mod lease;
 mod node;
+mod plugin;
 mod zones;

@@ -179,7 +179,8 @@ fn awaited(wait: Duration) -> (Object, Handover) {
 async fn start_beside(args: &Args, client: &Client, statement: &Arc<Statement>, metrics: &Arc<Metrics>) -> Result<()> {
     if let Some(socket) = args.pod_resources.clone() {
         let (statement, metrics) = (Arc::clone(statement), Arc::clone(metrics));
-        let node = NodeName::parse(args.node_name.as_deref().unwrap_or_default()).context("--node-name or NODE_NAME")?;
+        let node =
+            NodeName::parse(args.node_name.as_deref().unwrap_or_default()).context("--node-name or NODE_NAME")?;
         let holders = Holders::new(node, socket, args.holders_interval, client.clone(), statement, metrics);
         tokio::spawn(holders.run());
     }

@@ -1,5 +1,5 @@
-//! Owns the program of the tests' pods: says as one line of JSON which devices its container shows it, then waits for its end. Of the
-//! standard library alone, because it is compiled by itself, without a loader to find in its image.
+//! Owns the program of the tests' pods: says as one line of JSON which devices its container shows it, then waits for its end, or ends
+//! where its argument is `once`. Of the standard library alone, because it is compiled by itself, without a loader to find in its image.
 
 use std::io::Write;
 
@@ -24,6 +24,9 @@ fn main() {
     let said = writeln!(out, "{{{}}}", fields.join(",")).and_then(|()| out.flush());
     if said.is_err() {
         std::process::exit(1);
+    }
+    if std::env::args().any(|argument| argument == "once") {
+        return;
     }
     // Waits for a signal that ends it: it has none of its own handlers, so it must not be the first process of its namespace.
     loop {

@@ -42,8 +42,19 @@ impl RealCluster {
     /// # Errors
     /// A part does not come up in time; the text carries the end of its log.
     pub async fn start(nodes: &[(&str, &str)], rules: &Value, agent_args: &[&str]) -> Result<Self> {
-        let made = nodes.iter().map(|(machine, name)| MadeNode::new(machine, name)).collect::<Result<Vec<_>>>()?;
-        let running = Running::start_managing(&[], offered(&made)?).await?;
+        Self::start_on(Running::start_managing(&[], of_nodes(nodes)?).await?, nodes, rules, agent_args).await
+    }
+
+    /// As [`RealCluster::start`], with a proxy that fails on request between berth-scheduler and the API server.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_behind_a_proxy(nodes: &[(&str, &str)], rules: &Value, agent_args: &[&str]) -> Result<Self> {
+        let running = Running::start_managing_behind_a_proxy(of_nodes(nodes)?).await?;
+        Self::start_on(running, nodes, rules, agent_args).await
+    }
+
+    async fn start_on(running: Running, nodes: &[(&str, &str)], rules: &Value, agent_args: &[&str]) -> Result<Self> {
         running.plane.apply_kustomize(&overlay("holders")).await?;
         // What a device plugin needs: the pods of its node.
         let role = ["create", "clusterrole", "plugin", "--verb=get,list,watch", "--resource=pods"];
@@ -156,6 +167,11 @@ impl RealCluster {
         };
         self.running.until(SOON, "empty namespace", empty).await
     }
+}
+
+/// The MIG resources of these nodes.
+fn of_nodes(nodes: &[(&str, &str)]) -> Result<BTreeSet<String>> {
+    offered(&nodes.iter().map(|(machine, name)| MadeNode::new(machine, name)).collect::<Result<Vec<_>>>()?)
 }
 
 /// The pod's phase.

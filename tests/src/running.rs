@@ -72,6 +72,14 @@ impl Running {
         Self::start_by(nodes, BTreeSet::new(), true).await
     }
 
+    /// As [`Running::start_behind_a_proxy`] without made nodes, where Berth is also sent the pods of these resources.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_managing_behind_a_proxy(resources: BTreeSet<String>) -> Result<Self> {
+        Self::start_by(&[], resources, true).await
+    }
+
     async fn start_by(nodes: &[(&str, &str)], mut resources: BTreeSet<String>, has_proxy: bool) -> Result<Self> {
         let plane = ControlPlane::start(Options::default()).await?;
         plane.apply_kustomize(&overlay("sidecar")).await?;

@@ -2,158 +2,88 @@
 //! to agent, kubelet and folders in between.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+mod binders;
+mod plans;
+mod stage;
 
-use anyhow::{Context, Result, ensure};
-use berth_proto::NodeTopology;
-use berth_tests::controlplane::{ProcessSpec, fetch};
-use berth_tests::made_node::admin_url;
-use berth_tests::real_cluster::{RealCluster, SOON};
-use berth_tests::real_node::{SHARED, can_run, container, pod};
-use berth_tests::running::plan_of;
-use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::{Api, DeleteParams, ListParams};
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use berth_tests::real_cluster::{GPU, SOON};
+use berth_tests::real_node::{can_run, container};
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-const GPU: &str = "nvidia.com/gpu";
-const NODE: &str = "kn1";
+use stage::{NODE, Stage, gpu_pod, limits, limits_of};
 
-/// Where the agent of these tests looks for device files; they are made by a test, not by the stage.
-const DEV: &str = "/var/lib/berth/dev";
+const CUT_NODE: &str = "kn2";
+const SMALL: &str = "nvidia.com/mig-1g.5gb";
+const HALF: &str = "nvidia.com/mig-3g.20gb";
 
-fn limits(gpus: u32) -> Value {
-    json!({GPU: gpus.to_string(), "cpu": "1", "memory": "64Mi"})
-}
-
-fn gpu_pod(name: &str, gpus: u32) -> Value {
-    let mut pod = pod(name, &limits(gpus));
-    pod["spec"]["schedulerName"] = json!("berth");
+/// A pod of one container for each resource and count.
+fn cut_pod(name: &str, asks: &[(&str, u32)]) -> Value {
+    let mut pod = gpu_pod(name, 0);
+    let containers = asks.iter().enumerate().map(|(at, (resource, count))| match at {
+        0 => container("main", &limits_of(resource, *count)),
+        at => container(&format!("more-{at}"), &limits_of(resource, *count)),
+    });
+    pod["spec"]["containers"] = containers.collect();
     pod
 }
 
-/// A cluster with one real node whose agent enforces plans.
-struct Stage(RealCluster);
-
-impl Stage {
-    async fn start() -> Result<Self> {
-        let cluster =
-            RealCluster::start(&[("dgx-h100", NODE)], &json!({}), &["--level", "enforced", "--dev-root", DEV]).await?;
-        let subject = "--serviceaccount=berth-system:berth-agent";
-        let role = ["create", "clusterrole", "leases", "--verb=get,list,watch", "--resource=pods"];
-        cluster.running.plane.kubectl(&role).await?;
-        cluster
-            .running
-            .plane
-            .kubectl(&["create", "clusterrolebinding", "leases", "--clusterrole=leases", subject])
-            .await?;
-        let stage = Self(cluster);
-        stage.0.until_offered(NODE, GPU, 8).await?;
-        stage.until_accepting().await?;
-        Ok(stage)
+/// Plain init containers, sidecars and containers beside each other: each has its own part of the plan, also where an init container has
+/// more than all that come after it, and leaves it to them.
+async fn containers_of_all_kinds(stage: &Stage) -> Result<()> {
+    let once = |name: &str, gpus: u32| {
+        let mut init = container(name, &limits(gpus));
+        init["args"] = json!(["once"]);
+        init
+    };
+    let mut parts = gpu_pod("parts", 1);
+    parts["spec"]["initContainers"] = json!([once("prepare", 2), container("side", &limits(1)), once("check", 1)]);
+    parts["spec"]["initContainers"][1]["restartPolicy"] = json!("Always");
+    parts["spec"]["containers"].as_array_mut().unwrap().push(container("second", &limits(2)));
+    let mut large = gpu_pod("large-init", 1);
+    large["spec"]["initContainers"] = json!([once("prepare", 4)]);
+    for (pod, name) in [(parts, "parts"), (large, "large-init")] {
+        stage.0.create(&pod).await?;
+        stage.holds_its_plan(name).await?;
     }
-
-    async fn until_accepting(&self) -> Result<()> {
-        let reports: Api<NodeTopology> = Api::all(self.0.running.plane.client());
-        let look = || async {
-            let plugin = reports.get(NODE).await?.status.and_then(|status| status.device_plugin);
-            Ok(plugin.is_some_and(|plugin| plugin.accepting && plugin.level == "enforced").then_some(()))
-        };
-        self.0.running.until(SOON, "an agent that accepts", look).await
+    let planned = Stage::planned(&stage.0.running.pods().get("parts").await?)?;
+    let beside: Vec<&String> = ["side", "main", "second"].iter().flat_map(|name| &planned[*name]).collect();
+    assert_eq!(beside.iter().collect::<BTreeSet<_>>().len(), 4, "each its own: {planned:?}");
+    assert_eq!((planned["prepare"].len(), planned["check"].len()), (2, 1));
+    for name in ["parts", "large-init"] {
+        stage.0.delete(name).await?;
     }
+    Ok(())
+}
 
-    /// Lets the scheduler evict who waits for 5 s.
-    async fn allow_eviction(&self) -> Result<()> {
-        let plane = &self.0.running.plane;
-        let subject = "--serviceaccount=berth-system:berth-scheduler";
-        plane.kubectl(&["create", "clusterrole", "evict", "--verb=create", "--resource=pods/eviction"]).await?;
-        plane.kubectl(&["create", "clusterrolebinding", "evict", "--clusterrole=evict", subject]).await?;
-        let pool = "levels: [{nodeSelector: {kubernetes.io/hostname: kn1}, level: enforced, evictAfterSeconds: 5}]";
-        let head = "apiVersion: config.berth.dev/v1alpha1\nkind: Policy\n";
-        self.0.running.set_policy(&format!("{head}{pool}\n")).await
+/// MIG instances, of two profiles in one pod and all of a profile at once: each container has its own.
+async fn instances(stage: &Stage) -> Result<()> {
+    stage.0.until_offered(CUT_NODE, SMALL, 9).await?;
+    stage.0.until_offered(CUT_NODE, HALF, 1).await?;
+    stage.0.until_accepting(CUT_NODE, "enforced", true).await?;
+    let pods =
+        [("mixed", vec![(SMALL, 1), (HALF, 1)]), ("two", vec![(SMALL, 2)]), ("own", vec![(SMALL, 1), (SMALL, 1)])];
+    let singles: Vec<String> = (0..4).map(|at| format!("single-{at}")).collect();
+    let singles = singles.iter().map(|name| (name.as_str(), vec![(SMALL, 1)]));
+    let pods: Vec<(&str, Vec<(&str, u32)>)> = pods.into_iter().chain(singles).collect();
+    for (name, asks) in &pods {
+        stage.0.create(&cut_pod(name, asks)).await?;
     }
-
-    /// Runs a shell's line where the kubelet is.
-    async fn shell(&self, line: &str) -> Result<()> {
-        let mut shell = self.0.nodes[0].spawn(ProcessSpec::new("sh", "/bin/sh").args(["-c", line]))?;
-        ensure!(shell.wait_for_end(SOON).await?.success(), "{line}: {}", shell.log_tail());
-        Ok(())
-    }
-
-    async fn make_device_files(&self) -> Result<()> {
-        let nodes = "for n in 0 1 2 3 4 5 6 7 ctl; do mknod -m 666 nvidia$n c 1 3; done";
-        self.shell(&format!("mkdir -p {DEV} && cd {DEV} && {nodes}")).await
-    }
-
-    async fn metric(&mut self, name: &str) -> Result<f64> {
-        let url = admin_url(self.0.nodes[0].agent.as_mut().unwrap()).await?;
-        let text = fetch(&format!("{url}/metrics")).await?;
-        let value =
-            text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("{name} in {text}"))?;
-        Ok(value.trim().parse()?)
-    }
-
-    async fn until_metric(&mut self, name: &str, wanted: f64) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + SOON;
-        loop {
-            let found = self.metric(name).await?;
-            if (found - wanted).abs() < 0.5 {
-                return Ok(());
-            }
-            ensure!(tokio::time::Instant::now() < deadline, "{name} is {found}, not {wanted}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut taken = BTreeSet::new();
+    for (name, _) in &pods {
+        let pod = stage.holds_its_plan(name).await?;
+        for id in Stage::planned(&pod)?.into_values().flatten() {
+            assert!(taken.insert(id), "an instance in two live containers");
         }
     }
-
-    /// The plan of a container as one text of ids.
-    fn planned(pod: &Pod, container: &str) -> Result<String> {
-        let note = plan_of(pod)?;
-        let part = note.containers.iter().find(|part| part.name == container).context("a part of the plan")?;
-        Ok(part.devices.iter().map(|device| device.uuid.clone()).collect::<Vec<_>>().join(","))
+    assert_eq!(taken.len(), 10, "all of the node");
+    for (name, _) in &pods {
+        stage.0.running.pods().delete(name, &DeleteParams::default()).await?;
     }
-
-    /// Waits until the pod runs, and holds what its container sees against its plan.
-    async fn holds_its_plan(&self, name: &str) -> Result<Pod> {
-        let (pod, said) = self.0.until_running(name).await?;
-        let planned = Self::planned(&pod, "main")?;
-        assert_eq!(said.berth_devices.as_ref(), Some(&planned), "{name}");
-        assert_eq!(said.nvidia_visible_devices.as_deref(), Some("void"), "{name}");
-        let topology = self.0.nodes[0].made().topology(None)?;
-        let of_plan =
-            topology.parts().gpus.iter().filter(|gpu| planned.split(',').any(|uuid| uuid == gpu.uuid.as_str()));
-        let nodes: BTreeSet<String> = of_plan.map(|gpu| format!("/dev/nvidia{}", gpu.detail.minor.unwrap())).collect();
-        let seen: BTreeSet<String> = said.nodes.into_iter().filter(|path| !SHARED.contains(&path.as_str())).collect();
-        assert_eq!(seen, nodes, "{name}");
-        Ok(pod)
-    }
-
-    /// That the pod waits for its devices and no container of it has started, and why.
-    async fn is_refused(&self, name: &str, words: &str) -> Result<String> {
-        let told = self.0.running.until_told(name, "DevicesRefused", words, SOON).await?;
-        let pod = self.0.running.pods().get(name).await?;
-        assert!(self.0.said(&pod, "main")?.is_none(), "{name} has started");
-        Ok(told)
-    }
-
-    /// UIDs of the pods that have a lease, by the names of their pods.
-    fn leased(&self) -> Result<BTreeMap<String, String>> {
-        let mut leased = BTreeMap::new();
-        for entry in std::fs::read_dir(self.0.nodes[0].folder().join("berth/leases"))? {
-            let lease: Value = serde_json::from_slice(&std::fs::read(entry?.path())?)?;
-            if let Some(holder) = lease["lease"].get("holder") {
-                leased
-                    .insert(holder["pod"].as_str().unwrap().to_owned(), holder["podUID"].as_str().unwrap().to_owned());
-            }
-        }
-        Ok(leased)
-    }
-
-    /// How often the kubelet could not make a container.
-    async fn failures(&self) -> Result<i32> {
-        let events: Api<Event> = Api::default_namespaced(self.0.running.plane.client());
-        let failed = events.list(&ListParams::default().fields("reason=Failed")).await?;
-        Ok(failed.items.iter().map(|event| event.count.unwrap_or(1)).sum())
-    }
+    stage.0.until_empty().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,24 +91,9 @@ async fn every_container_sees_exactly_its_own_part_of_the_plan() -> Result<()> {
     if !can_run("every_container_sees_exactly_its_own_part_of_the_plan")? {
         return Ok(());
     }
-    let mut stage = Stage::start().await?;
-
-    // An init container, a sidecar and two containers beside each other.
-    let mut parts = gpu_pod("parts", 1);
-    parts["spec"]["initContainers"] = json!([container("side", &limits(1))]);
-    parts["spec"]["initContainers"][0]["restartPolicy"] = json!("Always");
-    parts["spec"]["containers"].as_array_mut().unwrap().push(container("second", &limits(2)));
-    stage.0.create(&parts).await?;
-    let (pod, _) = stage.0.until_running("parts").await?;
-    let mut all = BTreeSet::new();
-    for container in ["side", "main", "second"] {
-        let said = stage.0.said(&pod, container)?.context("nothing said")?;
-        let planned = Stage::planned(&pod, container)?;
-        assert_eq!(said.berth_devices.as_ref(), Some(&planned), "{container}");
-        all.extend(planned.split(',').map(str::to_owned));
-    }
-    assert_eq!(all.len(), 4, "each its own");
-    stage.0.delete("parts").await?;
+    let mut stage = Stage::start_on(&[("dgx-h100", NODE), ("mig-a100", CUT_NODE)]).await?;
+    containers_of_all_kinds(&stage).await?;
+    instances(&stage).await?;
 
     // Bursts of pods that are bound at the same moment.
     for round in 0..4 {
@@ -189,7 +104,7 @@ async fn every_container_sees_exactly_its_own_part_of_the_plan() -> Result<()> {
         let mut taken = BTreeSet::new();
         for name in &names {
             let pod = stage.holds_its_plan(name).await?;
-            assert!(taken.insert(Stage::planned(&pod, "main")?), "a device in two live containers");
+            assert!(taken.insert(Stage::planned_main(&pod)?), "a device in two live containers");
         }
         for name in &names {
             stage.0.running.pods().delete(name, &DeleteParams::default()).await?;
@@ -199,16 +114,21 @@ async fn every_container_sees_exactly_its_own_part_of_the_plan() -> Result<()> {
     stage.until_metric("berth_agent_leases{state=\"held\"}", 0.0).await?;
     assert!(stage.leased()?.is_empty());
 
-    let log = stage.0.nodes[0].agent.as_ref().unwrap().log()?;
-    let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut waited: Vec<u64> = entries.filter_map(|entry| entry["waited_us"].as_u64()).collect();
+    let mut leased: Vec<Value> = Vec::new();
+    for node in &stage.0.nodes {
+        let log = node.agent.as_ref().unwrap().log()?;
+        let entries = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        leased.extend(entries.filter(|entry: &Value| entry["waited_us"].is_u64()));
+    }
+    let mut waited: Vec<u64> = leased.iter().filter_map(|entry| entry["waited_us"].as_u64()).collect();
     waited.sort_unstable();
-    assert_eq!(waited.len(), 35);
+    assert_eq!(waited.len(), 7 + 9 + 32, "one for each container");
     let at = |percent: usize| waited[(waited.len() - 1) * percent / 100] / 100;
-    let permuted = stage.metric("berth_agent_leased_total{result=\"permuted\"}").await?;
+    let permuted = leased.iter().filter(|entry| entry["is_permuted"] == json!(true)).count();
     let failures = stage.failures().await?;
     println!(
-        "35 leases: spec {}.{} ms after Allocate (median), {}.{} ms (p99); {permuted} permuted; {failures} containers could not be made",
+        "{} leases: spec {}.{} ms after Allocate (median), {}.{} ms (p99); {permuted} permuted; {failures} containers could not be made",
+        waited.len(),
         at(50) / 10,
         at(50) % 10,
         at(99) / 10,
@@ -260,8 +180,7 @@ async fn who_cannot_have_its_plan_has_nothing_is_told_and_starts_when_it_can() -
     stage.allow_eviction().await?;
     stage.0.create(&by_hand).await?;
     stage.is_refused("by-hand", "evicted after 5 s").await?;
-    let gone = || async { Ok(stage.0.running.pods().get_opt("by-hand").await?.is_none().then_some(())) };
-    stage.0.running.until(SOON, "an evicted pod", gone).await?;
+    stage.is_evicted("by-hand").await?;
 
     // The kubelet goes and comes back: who runs keeps what it has, who comes gets its plan.
     let plane = &stage.0.running.plane;

@@ -1,0 +1,99 @@
+//! Plans that are wrong or another's give nothing, and a planned stop of the agent takes nothing from anybody.
+
+use anyhow::{Context, Result, ensure};
+use berth_core::annotation::Note;
+use berth_tests::real_cluster::SOON;
+use berth_tests::real_node::{Said, can_run};
+use berth_tests::running::plan_of;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+
+use super::stage::{NODE, Stage, gpu_pod};
+
+/// A pod's name, how many GPUs it asks for, what is wrong with its plan, and the words in which the pod is told.
+type Wrong = (&'static str, u32, fn(&mut Note, &Note), &'static str);
+
+/// `good` is the plan of a pod that runs; the other one is made from it for the pod at hand.
+const WRONG: [Wrong; 6] = [
+    ("other-uid", 1, |plan, good| plan.clone_from(good), "foreign-plan"),
+    ("other-node", 1, |plan, _| plan.node = "kn2".to_owned(), "foreign-plan"),
+    ("absent", 1, |plan, _| plan.containers[0].devices[0].uuid = "GPU-not-there".to_owned(), "unknown-device"),
+    ("too-few", 2, |_, _| (), "other-plan: the plan has 1 devices for main, the kubelet gave 2"),
+    ("misread", 1, |plan, _| plan.v = 99, "broken-plan"),
+    ("taken", 1, |_, _| (), "device-leased"),
+];
+
+impl Stage {
+    /// Binds the pods of [`WRONG`], and waits until each is told what is wrong. None of them starts.
+    async fn refuse_wrong_plans(&self, good: &Note) -> Result<()> {
+        for (name, gpus, spoil, _) in WRONG {
+            let mut pod = gpu_pod(name, gpus);
+            pod["spec"]["schedulerName"] = json!("another");
+            self.0.create(&pod).await?;
+            let uid = self.0.running.pods().get(name).await?.metadata.uid.context("a UID")?;
+            let mut plan = Note { pod_uid: uid, ..good.clone() };
+            spoil(&mut plan, good);
+            self.bind(name, &plan.to_json()?).await?;
+        }
+        for (name, _, _, words) in WRONG {
+            let told = self.is_refused(name, words).await?;
+            assert!(told.starts_with(&format!("Container main gets no devices on node {NODE}: {words}")), "{told}");
+        }
+        Ok(())
+    }
+
+    /// Kills the processes of a pod's container `main`, as a crash of its program does.
+    async fn crash(&self, pod: &Pod) -> Result<()> {
+        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        let main = statuses.and_then(|all| all.iter().find(|status| status.name == "main")).context("no container")?;
+        let id = main.container_id.as_deref().and_then(|id| id.split_once("://")).context("no id")?.1;
+        let kill = "for p in /proc/[0-9]*; do if grep -q \"$ID\" $p/cgroup; then kill -9 ${p#/proc/}; fi; done";
+        self.shell(&format!("ID={id}; {{ {kill}; }} 2>/dev/null; true")).await
+    }
+
+    /// What the container `main` said at its first start and after its crash.
+    async fn said_again(&self, pod: &Pod) -> Result<[Said; 2]> {
+        let look = || async { Ok(<[Said; 2]>::try_from(self.0.nodes[0].said(pod, "main")?).ok()) };
+        self.0.running.until(SOON, "a second start", look).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_or_foreign_plan_gives_nothing_and_a_planned_stop_takes_nothing() -> Result<()> {
+    if !can_run("a_wrong_or_foreign_plan_gives_nothing_and_a_planned_stop_takes_nothing")? {
+        return Ok(());
+    }
+    let mut stage = Stage::start().await?;
+    stage.0.create(&gpu_pod("good", 1)).await?;
+    let good = stage.holds_its_plan("good").await?;
+    stage.refuse_wrong_plans(&plan_of(&good)?).await?;
+    assert_eq!(stage.leased()?.into_keys().collect::<Vec<_>>(), ["good"]);
+
+    // By policy they go, and leave nothing behind: the next pod has all that the good one has not.
+    stage.allow_eviction().await?;
+    for (name, ..) in WRONG {
+        stage.is_evicted(name).await?;
+    }
+    stage.0.create(&gpu_pod("rest", 7)).await?;
+    stage.holds_its_plan("rest").await?;
+    stage.0.delete("rest").await?;
+
+    // The agent is stopped as a node's owner stops it. Who runs goes on, and one whose program crashes has its devices again.
+    assert!(stage.0.nodes[0].agent.as_mut().unwrap().terminate(SOON).await?.success());
+    stage.0.until_accepting(NODE, "enforced", false).await?;
+    stage.crash(&good).await?;
+    let [first, again] = stage.said_again(&good).await?;
+    assert_eq!(first, again);
+    // Who comes is kept away, by the kubelet's count or by our report, whichever kube-scheduler hears first; bound, it would be lost.
+    stage.0.create(&gpu_pod("meanwhile", 2)).await?;
+    stage.0.running.until_failed_scheduling("meanwhile", "", SOON).await?;
+    let waiting = stage.0.running.pods().get("meanwhile").await?;
+    ensure!(waiting.spec.is_some_and(|spec| spec.node_name.is_none()), "it was bound");
+    stage.0.nodes[0].agent.as_mut().unwrap().restart()?;
+    stage.holds_its_plan("meanwhile").await?;
+    assert_eq!(stage.leased()?.get("good"), good.metadata.uid.as_ref());
+    for name in ["good", "meanwhile"] {
+        stage.0.delete(name).await?;
+    }
+    stage.until_metric("berth_agent_leases{state=\"held\"}", 0.0).await
+}

@@ -42,7 +42,15 @@ impl RealCluster {
     /// # Errors
     /// A part does not come up in time; the text carries the end of its log.
     pub async fn start(nodes: &[(&str, &str)], rules: &Value, agent_args: &[&str]) -> Result<Self> {
-        Self::start_on(Running::start_managing(&[], of_nodes(nodes)?).await?, nodes, rules, agent_args).await
+        Self::start_each(&with_rules(nodes, rules), agent_args).await
+    }
+
+    /// As [`RealCluster::start`], where every node has rules of its own.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_each(nodes: &[(&str, &str, Value)], agent_args: &[&str]) -> Result<Self> {
+        Self::start_on(Running::start_managing(&[], of_nodes(nodes)?).await?, nodes, agent_args).await
     }
 
     /// As [`RealCluster::start`], with a proxy that fails on request between berth-scheduler and the API server.
@@ -50,11 +58,12 @@ impl RealCluster {
     /// # Errors
     /// As there.
     pub async fn start_behind_a_proxy(nodes: &[(&str, &str)], rules: &Value, agent_args: &[&str]) -> Result<Self> {
-        let running = Running::start_managing_behind_a_proxy(of_nodes(nodes)?).await?;
-        Self::start_on(running, nodes, rules, agent_args).await
+        let nodes = with_rules(nodes, rules);
+        let running = Running::start_managing_behind_a_proxy(of_nodes(&nodes)?).await?;
+        Self::start_on(running, &nodes, agent_args).await
     }
 
-    async fn start_on(running: Running, nodes: &[(&str, &str)], rules: &Value, agent_args: &[&str]) -> Result<Self> {
+    async fn start_on(running: Running, nodes: &[(&str, &str, Value)], agent_args: &[&str]) -> Result<Self> {
         running.plane.apply_kustomize(&overlay("holders")).await?;
         // What a device plugin needs: the pods of its node.
         let role = ["create", "clusterrole", "plugin", "--verb=get,list,watch", "--resource=pods"];
@@ -65,13 +74,13 @@ impl RealCluster {
         let open = "pod-security.kubernetes.io/enforce=privileged";
         running.plane.kubectl(&["label", "namespace", NAMESPACE, "--overwrite", open]).await?;
         let mut started = Self { nodes: Vec::new(), running };
-        for (machine, name) in nodes {
+        for (machine, name, rules) in nodes {
             let mut node = RealNode::start(&started.running.plane, machine, name, rules).await?;
             let own = ["--pod-resources", POD_RESOURCES, "--holders-interval", "100ms"];
             node.start_agent(&started.running.plane, &[own.as_slice(), agent_args].concat()).await?;
             started.nodes.push(node);
         }
-        for (_, name) in nodes {
+        for (_, name, _) in nodes {
             started.running.until(SOON, &format!("a report of {name}"), || started.running.has_report(name)).await?;
         }
         Ok(started)
@@ -169,9 +178,14 @@ impl RealCluster {
     }
 }
 
+/// The nodes, all with the same rules.
+fn with_rules<'a>(nodes: &[(&'a str, &'a str)], rules: &Value) -> Vec<(&'a str, &'a str, Value)> {
+    nodes.iter().map(|(machine, name)| (*machine, *name, rules.clone())).collect()
+}
+
 /// The MIG resources of these nodes.
-fn of_nodes(nodes: &[(&str, &str)]) -> Result<BTreeSet<String>> {
-    offered(&nodes.iter().map(|(machine, name)| MadeNode::new(machine, name)).collect::<Result<Vec<_>>>()?)
+fn of_nodes(nodes: &[(&str, &str, Value)]) -> Result<BTreeSet<String>> {
+    offered(&nodes.iter().map(|(machine, name, _)| MadeNode::new(machine, name)).collect::<Result<Vec<_>>>()?)
 }
 
 /// The pod's phase.

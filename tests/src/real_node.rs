@@ -210,19 +210,46 @@ impl RealNode {
     /// # Errors
     /// It does not become Ready.
     pub async fn restart_kubelet(&mut self, plane: &ControlPlane) -> Result<()> {
+        self.kill_kubelet(plane).await?;
+        self.until_ready(plane).await
+    }
+
+    /// Kills the kubelet if it runs, and starts it; whoever goes on at once asks [`RealNode::is_ready`] later.
+    ///
+    /// # Errors
+    /// It cannot be killed or started.
+    pub async fn kill_kubelet(&mut self, plane: &ControlPlane) -> Result<()> {
         // The one that went cannot take it back, and its successor says it again.
         let unready = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
         let nodes: Api<Node> = Api::all(plane.client());
         self.kubelet.kill()?;
         nodes.patch_status(self.name(), &PatchParams::default(), &Patch::Strategic(unready)).await?;
-        self.kubelet.restart()?;
-        self.until_ready(plane).await
+        self.kubelet.restart()
+    }
+
+    /// Whether its kubelet says that it is Ready. One that does takes pods from then on.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn is_ready(&self, plane: &ControlPlane) -> Result<bool> {
+        let nodes: Api<Node> = Api::all(plane.client());
+        if !nodes.get_opt(self.name()).await?.is_some_and(|node| is_ready(&node)) {
+            return Ok(false);
+        }
+        // As for a node that is made by hand: it is the controller-manager that would take it away.
+        let untainted = Patch::Merge(json!({"spec": {"taints": null}}));
+        nodes.patch(self.name(), &PatchParams::default(), &untainted).await?;
+        Ok(true)
+    }
+
+    /// Whether a process of the container with this id, as the runtime named it, still lives.
+    pub fn is_alive(&self, container_id: &str) -> bool {
+        self.stage.is_alive(container_id)
     }
 
     async fn until_ready(&mut self, plane: &ControlPlane) -> Result<()> {
-        let nodes: Api<Node> = Api::all(plane.client());
         let deadline = Instant::now() + UP_WITHIN;
-        while !nodes.get_opt(self.name()).await?.is_some_and(|node| is_ready(&node)) {
+        while !self.is_ready(plane).await? {
             if let Some(status) = self.kubelet.ended()? {
                 bail!("the kubelet of {} ended, {status}; its log ends:\n{}", self.name(), self.kubelet.log_tail());
             }
@@ -231,9 +258,6 @@ impl RealNode {
             }
             tokio::time::sleep(POLL).await;
         }
-        // As for a node that is made by hand: it is the controller-manager that would take it away.
-        let untainted = Patch::Merge(json!({"spec": {"taints": null}}));
-        nodes.patch(self.name(), &PatchParams::default(), &untainted).await?;
         Ok(())
     }
 

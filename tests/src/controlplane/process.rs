@@ -189,6 +189,14 @@ impl Process {
         Ok(())
     }
 
+    /// Asks it to end, by SIGTERM. [`Process::ended`] says when it has.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn ask_to_end(&self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
     /// Sends SIGTERM and waits for the end.
     ///
     /// # Errors

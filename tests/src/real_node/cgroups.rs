@@ -60,6 +60,12 @@ impl Cgroups {
         Ok(first.join(&self.name).join(DAEMONS).join("cgroup.procs"))
     }
 
+    /// Whether any process is in a group of this name below them.
+    pub(super) fn is_alive(&self, name: &str) -> bool {
+        let mut named = self.groups().into_iter().filter(|group| group.file_name().is_some_and(|own| own == name));
+        named.any(|group| fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|ids| !ids.is_empty()))
+    }
+
     /// Kills everything in them and removes them.
     pub(super) fn remove(&self) -> Result<()> {
         let deadline = Instant::now() + EMPTY_WITHIN;

@@ -73,14 +73,15 @@ disable = true
 }
 
 /// What containerd calls as runc: the built one has no system call filters, which would need a library of the machine, and containerd
-/// asks for them always. A key that runc does not know it does not read.
+/// asks for them always. Nor are there the CPUs and zones that a kubelet with static CPUs or memory gives to a container. A key that runc
+/// does not know it does not read.
 pub(super) fn runc(programs: &Path) -> String {
     let programs = programs.display();
     format!(
         r#"#!/bin/sh
 previous=
 for argument; do
-  [ "$previous" != --bundle ] || sed -i 's/"seccomp":{{/"none":{{/' "$argument/config.json"
+  [ "$previous" != --bundle ] || sed -i 's/"seccomp":{{/"none":{{/; s/"cpus":"/"none":"/; s/"mems":"/"none":"/' "$argument/config.json"
   previous=$argument
 done
 exec "{programs}/runc" "$@"

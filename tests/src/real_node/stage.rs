@@ -114,6 +114,11 @@ impl Stage {
         self.cgroups.path()
     }
 
+    /// Whether any process is in the group of this name.
+    pub(super) fn is_alive(&self, group: &str) -> bool {
+        self.cgroups.is_alive(group)
+    }
+
     /// Starts a program on this stage, with its log in the node's folder.
     pub(super) fn spawn(&self, spec: ProcessSpec) -> Result<Process> {
         Process::spawn(self.through(spec)?, self.folder())

@@ -1,81 +1,90 @@
-//! Pods come and go on two real nodes while kubelets, agents and the scheduler are killed: what was planned is what containers see, always
-//! where the level enforces it, and by a share that is told where it does not.
+//! Pods come and go on two real nodes while kubelets, agents and the schedulers are killed: what was planned is what containers see,
+//! always where the level enforces it, and by a share that is told where it does not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod faults;
+mod look;
+mod pods;
 mod tally;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use berth_tests::real_cluster::{GPU, RealCluster, SOON, phase, stock_offers};
-use berth_tests::real_node::{SHARED, can_run, container, files, pod};
-use berth_tests::running::plan_of;
+use berth_tests::real_cluster::{GPU, RealCluster, SOON, stock_offers};
+use berth_tests::real_node::can_run;
 use berth_tests::stock_plugin::{StockPlugin, Wish};
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams};
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::Event;
+use kube::api::{Api, DeleteParams, ListParams};
+use serde_json::Value;
 
+use faults::Fault;
+use look::{Entry, Holders, Phase};
+use pods::{HALF, LARGEST, SMALL, churned, fit, kind};
 use tally::Tally;
 
 const NODES: [(&str, &str); 2] = [("dgx-h100", "kn1"), ("mig-a100", "kn2")];
-const SMALL: &str = "nvidia.com/mig-1g.5gb";
-const HALF: &str = "nvidia.com/mig-3g.20gb";
 
-/// What the nodes have together; of whole GPUs one less, so that four always fit on the node that has eight.
-const CAPACITY: [(&str, u32); 3] = [(GPU, 8), (SMALL, 9), (HALF, 1)];
+/// Most pods that are created and not looked at yet.
+const BURST: usize = 8;
 
-/// Pods under way at once.
-const BURST: usize = 6;
+/// Room is made for so many pods before they are created.
+const AHEAD: usize = 4;
 
-/// What each container of a pod asks for.
-const KINDS: [&[(&str, u32)]; 10] = [
-    &[(GPU, 1)],
-    &[(GPU, 2)],
-    &[(SMALL, 1)],
-    &[(GPU, 1), (GPU, 1)],
-    &[(GPU, 3)],
-    &[(SMALL, 1), (SMALL, 1)],
-    &[(GPU, 4)],
-    &[(HALF, 1)],
-    &[(GPU, 2), (GPU, 1)],
-    &[(SMALL, 2)],
-];
+/// Pods between two faults.
+const FAULT_EVERY: usize = 8;
 
-fn churned(name: &str, kind: &[(&str, u32)]) -> Value {
-    let mut pod = pod(name, &json!({}));
-    let containers = kind.iter().enumerate().map(|(at, (resource, count))| {
-        container(&format!("c{at}"), &json!({*resource: count.to_string(), "cpu": "100m", "memory": "64Mi"}))
-    });
-    pod["spec"]["containers"] = containers.collect();
-    pod["spec"]["schedulerName"] = json!("berth");
-    pod["spec"]["terminationGracePeriodSeconds"] = json!(1);
-    pod
-}
+/// How often everything is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Device files that belong to a device, of those that a container sees.
-fn own(paths: impl IntoIterator<Item = String>) -> BTreeSet<String> {
-    paths.into_iter().filter(|path| !SHARED.contains(&path.as_str())).collect()
+/// A pod that has no node for so long waits for devices that others hold: room by count is not always room in one zone.
+const ROOM_AFTER: Duration = Duration::from_secs(4);
+
+/// When a churn is over.
+#[derive(Debug, Clone, Copy)]
+struct Goal {
+    pods: usize,
+    leases: usize,
 }
 
 struct Churn {
     cluster: RealCluster,
     plugins: Vec<StockPlugin>,
     level: &'static str,
-    live: VecDeque<(String, &'static [(&'static str, u32)])>,
-    /// Those of the live ones that nobody has looked at yet.
-    fresh: Vec<String>,
+    /// Whether two of three pods have CPUs of their own.
+    has_own_cpus: bool,
+    created_count: usize,
+    live: VecDeque<Entry>,
+    holders: Holders,
+    fault: Option<(Fault, Instant)>,
+    fault_count: usize,
+    last_fault: &'static str,
+    room_made_at: Instant,
     tally: Tally,
 }
 
 impl Churn {
-    async fn start(level: &'static str) -> Result<Self> {
-        let cluster = RealCluster::start(&NODES, &json!({}), &["--level", level]).await?;
+    /// A cluster at this level, with these rules of the kubelets; with any, pods want CPUs of their own.
+    async fn start(level: &'static str, rules: Option<[Value; 2]>) -> Result<Self> {
+        let has_own_cpus = rules.is_some();
+        let nodes: Vec<_> = NODES
+            .into_iter()
+            .zip(rules.unwrap_or_default())
+            .map(|((machine, name), rules)| (machine, name, rules))
+            .collect();
+        let cluster = RealCluster::start_each(&nodes, &["--level", level]).await?;
         let mut churn = Self {
             cluster,
             plugins: Vec::new(),
             level,
+            has_own_cpus,
+            created_count: 0,
             live: VecDeque::new(),
-            fresh: Vec::new(),
+            holders: Holders::default(),
+            fault: None,
+            fault_count: 0,
+            last_fault: "nothing",
+            room_made_at: Instant::now(),
             tally: Tally::new(level),
         };
         for at in 0..NODES.len() {
@@ -100,140 +109,106 @@ impl Churn {
         Ok(())
     }
 
-    /// So many pods, in bursts, with something killed in each.
-    async fn run(&mut self, pod_count: usize) -> Result<()> {
-        for (burst, numbers) in (0..pod_count).collect::<Vec<_>>().chunks(BURST).enumerate() {
-            for number in numbers {
-                let (name, kind) = (format!("pod-{number}"), KINDS[number % KINDS.len()]);
-                self.make_room(kind).await?;
-                self.cluster.create(&churned(&name, kind)).await?;
-                self.live.push_back((name.clone(), kind));
-                self.fresh.push(name);
-            }
-            self.disturb(burst).await?;
-            self.settle_all().await?;
-        }
-        Ok(())
-    }
-
-    async fn disturb(&mut self, burst: usize) -> Result<()> {
-        let at = (burst / 6) % NODES.len();
-        let plane = &self.cluster.running.plane;
-        match burst % 6 {
-            1 => self.cluster.nodes[at].agent.as_mut().context("an agent")?.restart()?,
-            3 => {
-                self.cluster.nodes[at].restart_kubelet(plane).await?;
-                self.plug_in(at).await?;
-            }
-            5 => self.cluster.running.scheduler.restart()?,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Deletes the oldest pods until one of this kind fits.
-    async fn make_room(&mut self, kind: &[(&str, u32)]) -> Result<()> {
+    /// So many pods, and more where fewer leases than wanted came of them, as quickly as there is room, with something killed again and
+    /// again while they start.
+    async fn run(&mut self, goal: Goal) -> Result<()> {
+        let mut next = 0;
         loop {
-            let of = |kind: &[(&str, u32)], name: &str| -> u32 {
-                kind.iter().filter(|(resource, _)| *resource == name).map(|(_, count)| count).sum()
-            };
-            let used = |name: &str| -> u32 { self.live.iter().map(|(_, live)| of(live, name)).sum() };
-            if CAPACITY.iter().all(|(name, capacity)| used(name) + of(kind, name) <= *capacity) {
+            let is_short = self.tally.leases < goal.leases && next < goal.pods.saturating_mul(2);
+            let last = if is_short { next.saturating_add(AHEAD).max(goal.pods) } else { goal.pods };
+            if next >= last && self.live.iter().all(Entry::is_over) {
+                break;
+            }
+            while next < last && self.has_room(kind(next)) {
+                self.create(&format!("pod-{next}"), kind(next)).await?;
+                next += 1;
+                self.strike(next).await?;
+            }
+            self.mend().await?;
+            self.look().await?;
+            self.make_room((next..last).take(AHEAD).map(kind).collect()).await?;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        while self.fault.is_some() {
+            self.mend().await?;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    fn has_room(&self, kind: pods::Kind) -> bool {
+        let fresh = self.live.iter().filter(|entry| entry.phase == Phase::Fresh).count();
+        fresh < BURST && fit(&self.live.iter().map(|entry| entry.kind).chain([kind]).collect::<Vec<_>>())
+    }
+
+    async fn create(&mut self, name: &str, kind: pods::Kind) -> Result<()> {
+        self.created_count += 1;
+        let has_own_cpus = self.has_own_cpus && !self.created_count.is_multiple_of(3);
+        self.cluster.create(&churned(name, kind, has_own_cpus)).await?;
+        self.live.push_back(Entry::new(name, kind));
+        Ok(())
+    }
+
+    /// The next fault, when its time has come and the one before is over.
+    async fn strike(&mut self, created: usize) -> Result<()> {
+        if self.fault.is_some() || created / FAULT_EVERY <= self.fault_count {
+            return Ok(());
+        }
+        let fault = Fault::number(self.fault_count, NODES.len());
+        self.fault_count += 1;
+        self.fault = Some((fault, Instant::now()));
+        self.last_fault = fault.words();
+        self.tally.fault(self.last_fault);
+        fault.strike(&mut self.cluster).await.with_context(|| fault.words())?;
+        if let Fault::KubeletKilled(at) = fault {
+            self.ask_again(NODES[at].1);
+        }
+        Ok(())
+    }
+
+    async fn mend(&mut self) -> Result<()> {
+        let Some((fault, since)) = self.fault else { return Ok(()) };
+        if !fault.mend(since, &mut self.cluster).await.with_context(|| fault.words())? {
+            return Ok(());
+        }
+        self.fault = None;
+        if let Fault::KubeletKilled(at) = fault {
+            self.plug_in(at).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the oldest pods that were looked at until pods of these kinds will fit, and one more where a pod waits in vain.
+    async fn make_room(&mut self, mut kinds: Vec<pods::Kind>) -> Result<()> {
+        let waits = |entry: &Entry| !entry.is_bound && entry.since.elapsed() > ROOM_AFTER;
+        let mut wanted = self.room_made_at.elapsed() > ROOM_AFTER && self.live.iter().any(waits);
+        loop {
+            let staying = self.live.iter().filter(|entry| entry.phase != Phase::Deleted).map(|entry| entry.kind);
+            if !wanted && fit(&staying.chain(kinds.iter().copied()).collect::<Vec<_>>()) {
                 return Ok(());
             }
-            if self.live.front().is_some_and(|(oldest, _)| self.fresh.contains(oldest)) {
-                self.settle_all().await?;
+            let Some(at) = self.live.iter().position(Entry::is_done) else { return Ok(()) };
+            if std::mem::take(&mut wanted) {
+                self.room_made_at = Instant::now();
+                kinds.clear();
             }
-            let Some((oldest, _)) = self.live.pop_front() else { continue };
-            self.delete(&oldest).await?;
+            self.delete(at).await?;
         }
     }
 
-    async fn delete(&self, name: &str) -> Result<()> {
-        if self.cluster.running.pods().get_opt(name).await?.is_some() {
-            self.cluster.delete(name).await?;
+    async fn delete(&mut self, at: usize) -> Result<()> {
+        self.look_back(at)?;
+        let entry = &mut self.live[at];
+        (entry.phase, entry.since) = (Phase::Deleted, Instant::now());
+        match self.cluster.running.pods().delete(&entry.name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            other => other.map(|_| ()).map_err(Into::into),
         }
-        Ok(())
-    }
-
-    async fn settle_all(&mut self) -> Result<()> {
-        for name in std::mem::take(&mut self.fresh) {
-            self.settle(&name).await?;
-        }
-        self.check_exclusive().await
-    }
-
-    /// Waits until the pod runs, and compares; or until it failed, and remembers why.
-    async fn settle(&mut self, name: &str) -> Result<()> {
-        let look = || async {
-            let pod = self.cluster.running.pods().get(name).await?;
-            if phase(&pod) == "Failed" {
-                return Ok(Some((pod, BTreeMap::new())));
-            }
-            let mut seen = BTreeMap::new();
-            for container in &pod.spec.as_ref().context("a pod without spec")?.containers {
-                let Some(said) = self.cluster.said(&pod, &container.name)? else { return Ok(None) };
-                seen.insert(container.name.clone(), own(said.nodes));
-            }
-            Ok(Some((pod, seen)))
-        };
-        let settled = self.cluster.running.until(SOON, &format!("end or start of {name}"), look).await;
-        let (pod, seen) = match settled {
-            Ok(settled) => settled,
-            Err(error) => {
-                let told = self.cluster.running.plane.kubectl(&["describe", "pod", name]).await.unwrap_or_default();
-                return Err(error.context(told));
-            }
-        };
-        if phase(&pod) == "Failed" {
-            let status = pod.status.unwrap_or_default();
-            self.tally.failed(status.reason.unwrap_or_default());
-            self.live.retain(|(live, _)| live != name);
-            return self.delete(name).await;
-        }
-        self.compare(&pod, &seen).await
-    }
-
-    async fn compare(&mut self, pod: &Pod, seen: &BTreeMap<String, BTreeSet<String>>) -> Result<()> {
-        let (name, node_name) = (pod.metadata.name.clone().unwrap(), pod.spec.as_ref().unwrap().node_name.clone());
-        let node = self.cluster.nodes.iter().find(|node| Some(node.name()) == node_name.as_deref()).unwrap();
-        let files = files(&node.made().topology(None)?);
-        let of = |ids: Vec<String>| own(ids.iter().flat_map(|id| files.get(id).cloned().unwrap_or_default()));
-        let mut planned: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for container in plan_of(pod)?.containers {
-            let devices = container.devices.into_iter();
-            let ids = devices.map(|d| d.mig.and_then(|mig| mig.uuid).unwrap_or(d.uuid)).collect();
-            planned.entry(container.name).or_default().extend(of(ids));
-        }
-        let held = node.held().await?.into_iter().filter(|p| p.name == name).flat_map(|p| p.containers);
-        let held = held.map(|c| (c.name, of(c.devices.into_iter().flat_map(|d| d.device_ids).collect()))).collect();
-        self.tally.ran(&name, &planned, &held, seen);
-        Ok(())
-    }
-
-    /// No device is seen by two containers of pods that are there.
-    async fn check_exclusive(&mut self) -> Result<()> {
-        let mut holders: BTreeMap<(String, String), String> = BTreeMap::new();
-        for pod in self.cluster.running.pods().list(&ListParams::default()).await? {
-            let (name, spec) = (pod.metadata.name.clone().unwrap(), pod.spec.as_ref().unwrap());
-            let node = spec.node_name.clone().unwrap_or_default();
-            for container in &spec.containers {
-                let seen = self.cluster.said(&pod, &container.name)?.map(|said| own(said.nodes)).unwrap_or_default();
-                // The file of a card that is cut is its instances'.
-                let is_instance = seen.iter().any(|path| path.contains("nvidia-caps"));
-                for path in seen.into_iter().filter(|path| !is_instance || path.contains("nvidia-caps")) {
-                    let holder = format!("{name}/{}", container.name);
-                    if let Some(other) = holders.insert((node.clone(), path.clone()), holder.clone()) {
-                        self.tally.doubly_held(format!("{path} of {node}: {other} and {holder}"));
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Deletes all and waits until nobody holds anything: then the largest pod there is finds its place.
-    async fn end(mut self) -> Result<Tally> {
+    async fn end(mut self, began: Instant) -> Result<Tally> {
+        self.tally.took(began.elapsed());
         self.cluster.running.pods().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
         self.cluster.until_empty().await?;
         let free = || async {
@@ -248,18 +223,42 @@ impl Churn {
             Ok((left == 0).then_some(()))
         };
         self.cluster.running.until(SOON, "end of every holding and lease", free).await?;
-        self.cluster.create(&churned("last", &[(GPU, 8)])).await?;
-        self.settle("last").await?;
+        for node in &self.cluster.nodes {
+            self.tally.leased(&std::fs::read_to_string(node.agent.as_ref().context("an agent")?.log_path())?);
+        }
+        let tries = self.tries().await?;
+        self.tally.refused(&tries);
+        self.live.clear();
+        self.create("last", LARGEST).await?;
+        while !self.live[0].is_done() {
+            self.look().await?;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
         self.cluster.delete("last").await?;
         Ok(self.tally)
     }
+
+    /// How often a kubelet tried to create a container whose lease had no spec, by container.
+    async fn tries(&self) -> Result<BTreeMap<String, usize>> {
+        let events: Api<Event> = Api::default_namespaced(self.cluster.running.plane.client());
+        let mut tries: BTreeMap<String, usize> = BTreeMap::new();
+        for event in events.list(&ListParams::default().fields("reason=Failed")).await? {
+            if event.message.as_deref().is_some_and(|text| text.contains("unresolvable CDI")) {
+                let of = event.involved_object;
+                let container = format!("{}/{}", of.name.unwrap_or_default(), of.field_path.unwrap_or_default());
+                *tries.entry(container).or_default() += usize::try_from(event.count.unwrap_or(1))?;
+            }
+        }
+        Ok(tries)
+    }
 }
 
-async fn churn(level: &'static str, pod_count: usize) -> Result<Tally> {
-    let mut churn = Churn::start(level).await?;
-    churn.run(pod_count).await?;
-    let tally = churn.end().await?;
-    eprintln!("{tally}");
+async fn churn(level: &'static str, goal: Goal, rules: Option<[Value; 2]>) -> Result<Tally> {
+    let mut churn = Churn::start(level, rules).await?;
+    let began = Instant::now();
+    churn.run(goal).await?;
+    let tally = churn.end(began).await?;
+    eprintln!("{tally}{}", tally.line()?);
     assert_eq!(tally.doubly_held, Vec::<String>::new());
     Ok(tally)
 }
@@ -267,7 +266,7 @@ async fn churn(level: &'static str, pod_count: usize) -> Result<Tally> {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_level_advice_no_two_containers_hold_a_device_and_the_planned_share_is_told() -> Result<()> {
     if can_run("churn at level advice")? {
-        churn("advice", pod_count(30)).await?;
+        churn("advice", goal(60, 0)?, None).await?;
     }
     Ok(())
 }
@@ -275,7 +274,7 @@ async fn at_level_advice_no_two_containers_hold_a_device_and_the_planned_share_i
 #[tokio::test(flavor = "multi_thread")]
 async fn at_level_preferred_pods_hold_what_was_planned_but_for_races_that_are_counted() -> Result<()> {
     if can_run("churn at level preferred")? {
-        let tally = churn("preferred", pod_count(60)).await?;
+        let tally = churn("preferred", goal(60, 0)?, None).await?;
         assert!(tally.planned * 10 >= tally.ran * 9, "{tally}");
     }
     Ok(())
@@ -284,13 +283,18 @@ async fn at_level_preferred_pods_hold_what_was_planned_but_for_races_that_are_co
 #[tokio::test(flavor = "multi_thread")]
 async fn at_level_enforced_every_container_sees_what_was_planned_for_it() -> Result<()> {
     if can_run("churn at level enforced")? {
-        let tally = churn("enforced", pod_count(60)).await?;
-        assert_eq!(tally.planned, tally.ran, "{tally}");
+        let goal = goal(300, 500)?;
+        let tally = churn("enforced", goal, None).await?;
+        assert_eq!((tally.planned, &tally.changed), (tally.ran, &Vec::new()), "{tally}");
+        assert!(tally.leases >= goal.leases, "{tally}");
     }
     Ok(())
 }
 
-/// How many pods are churned: what a busy machine does in two minutes, unless `BERTH_CHURN_PODS` says otherwise.
-fn pod_count(default: usize) -> usize {
-    std::env::var("BERTH_CHURN_PODS").ok().and_then(|count| count.parse().ok()).unwrap_or(default)
+/// So many pods and leases, unless `BERTH_CHURN_PODS` says another number of pods, whatever leases come of them.
+fn goal(pods: usize, leases: usize) -> Result<Goal> {
+    let Some(count) = std::env::var_os("BERTH_CHURN_PODS") else { return Ok(Goal { pods, leases }) };
+    let count = count.to_str().and_then(|count| count.parse().ok()).filter(|count| *count > 0);
+    let pods = count.context("BERTH_CHURN_PODS must be a number of pods, 1 or more")?;
+    Ok(Goal { pods, leases: 0 })
 }

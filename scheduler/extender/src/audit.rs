@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use berth_index::{Holder, NodeSlot, PodUid, Snapshot};
 use berth_model::{Gpu, Health};
-use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
-use crate::events::{Events, Told};
+use crate::events::{Events, Told, about_pod};
 
 /// How often the ledger is looked through. A look at 5000 nodes reads one set per holder.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -112,14 +111,7 @@ pub(crate) fn unhealthy<'s>(slot: &'s NodeSlot, holder: &Holder) -> impl Iterato
 
 fn told(slot: &NodeSlot, holder: &Holder, reason: &'static str, text: &str) -> Told {
     Told {
-        about: ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            namespace: Some(holder.namespace.clone()),
-            name: Some(holder.name.clone()),
-            uid: Some(holder.uid.to_string()),
-            ..ObjectReference::default()
-        },
+        about: about_pod(&holder.namespace, &holder.name, &holder.uid.to_string()),
         is_warning: true,
         reason,
         action: "Audit",

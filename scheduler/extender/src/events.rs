@@ -35,6 +35,19 @@ pub struct Told {
     pub note: String,
 }
 
+/// The reference of a pod, for telling about it.
+#[must_use]
+pub(crate) fn about_pod(namespace: &str, name: &str, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(namespace.to_owned()),
+        name: Some(name.to_owned()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
 /// The hand that tells. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Events {

@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use berth_core::view::{Knowledge, NodeView};
 use berth_index::Snapshot;
-use berth_model::{Level, Refusal, RefusalReason};
-use k8s_openapi::api::core::v1::ObjectReference;
+use berth_model::{Level, Refusal};
 use kube::Client;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
-use crate::events::{Events, Told};
+use crate::events::{Events, Told, about_pod};
 use crate::metrics::ByResult;
 
 /// How often reports are looked through.
@@ -159,54 +158,21 @@ impl Refusals {
     }
 }
 
-fn about(pod: &str, uid: &str) -> ObjectReference {
-    let (namespace, name) = pod.split_once('/').unwrap_or(("", pod));
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Pod".to_owned()),
-        namespace: Some(namespace.to_owned()),
-        name: Some(name.to_owned()),
-        uid: Some(uid.to_owned()),
-        ..ObjectReference::default()
-    }
-}
-
 fn told(refusal: &Refusal, node: &str, wait: Option<Duration>) -> Told {
     let Refusal { container, reason, text, .. } = refusal;
     let end =
         wait.map_or_else(String::new, |wait| format!(" If it lasts, the pod is evicted after {} s.", wait.as_secs()));
+    let (namespace, name) = refusal.pod.split_once('/').unwrap_or(("", &refusal.pod));
     Told {
-        about: about(&refusal.pod, &refusal.pod_uid),
+        about: about_pod(namespace, name, &refusal.pod_uid),
         is_warning: true,
         reason: "DevicesRefused",
         action: "Enforce",
         note: format!(
             "Container {container} gets no devices on node {node}: {}: {text}. {}{end}",
             reason.word(),
-            advice(*reason)
+            reason.advice()
         ),
-    }
-}
-
-/// What to do, for each reason.
-#[must_use]
-pub fn advice(reason: RefusalReason) -> &'static str {
-    match reason {
-        RefusalReason::NoPlan => "Delete the pod and let schedulerName berth place it, without nodeName.",
-        RefusalReason::ForeignPlan => "Delete the pod; only the scheduler may write plans.",
-        RefusalReason::BrokenPlan => {
-            "Delete the pod; the annotation was changed, or agent and scheduler are of different versions."
-        }
-        RefusalReason::OtherPlan => "Delete the pod; the plan does not fit what the kubelet was asked for.",
-        RefusalReason::UnknownDevice => "Delete the pod; the card was removed, or cut anew, since it was planned.",
-        RefusalReason::SickDevice => "It starts by itself when the device is well again; else delete the pod.",
-        RefusalReason::DeviceLeased => "It starts by itself when the other pod ends; else delete this pod.",
-        RefusalReason::Ambiguous => {
-            "It starts by itself when the kubelet is clear; if it lasts, see the agent's log and mounts."
-        }
-        RefusalReason::NoEdits => {
-            "It starts by itself once nvidia-ctk cdi generate has run, or the device files are there."
-        }
     }
 }
 

@@ -239,8 +239,8 @@ pub(crate) struct DoctorArgs {
     #[arg(value_name = "NODE")]
     pub(crate) nodes: Vec<String>,
     /// Print what an Xid, the driver's error number, means and what helps; without a number all that are known. Asks no cluster
-    #[arg(long, value_name = "NUMBER", num_args = 0..=1, default_missing_value = "0", conflicts_with = "nodes")]
-    pub(crate) xid: Option<u64>,
+    #[arg(long, value_name = "NUMBER", num_args = 0..=1, conflicts_with = "nodes")]
+    pub(crate) xid: Option<Option<u64>>,
     /// Form of the output; json is a NodeExaminations, or with --xid an XidMeanings
     #[arg(short, long, value_name = "FORM", default_value = "text")]
     pub(crate) output: ReviewOutput,

@@ -75,9 +75,9 @@ pub(crate) async fn run(args: &DoctorArgs, flags: &ClusterFlags) -> anyhow::Resu
     Ok(Outcome::Noted { text, notes: read.notes, is_finding })
 }
 
-/// What Xids mean; `0` asks for all of the table.
-fn table(asked: u64, output: ReviewOutput) -> anyhow::Result<Outcome> {
-    let rows: Vec<_> = if asked == 0 { KNOWN.iter().collect() } else { meaning(asked).into_iter().collect() };
+/// What an Xid means, or all of the table.
+fn table(asked: Option<u64>, output: ReviewOutput) -> anyhow::Result<Outcome> {
+    let rows: Vec<_> = asked.map_or_else(|| KNOWN.iter().collect(), |xid| meaning(xid).into_iter().collect());
     let text = match output {
         ReviewOutput::Text => xids(asked, &rows),
         ReviewOutput::Json => {

@@ -32,6 +32,8 @@ const POLICY_KEY: &str = "policy.yaml";
 pub(crate) struct Read {
     /// All that was read, folded.
     pub(crate) index: Index,
+    /// The policy that it is read by.
+    pub(crate) policy: Policy,
     /// Names of extended resources that mean whole GPUs.
     pub(crate) gpu_resources: BTreeSet<String>,
     /// What the Node objects say beside what decisions need; names of nodes that were listed.
@@ -74,6 +76,8 @@ pub(crate) async fn read(cluster: &Cluster, selector: Option<&str>) -> anyhow::R
     let policy = policy_of(cluster, &mut read.notes).await;
     read.gpu_resources = policy.gpu_resources().map(str::to_owned).collect();
     read.index.apply(Event::Resources(policy.resources().clone()));
+    let stale_after_seconds = policy.stale_after_seconds();
+    read.policy = policy;
 
     let nodes = nodes_of(cluster, selector, &mut read).await;
     let reports = reports_of(cluster, &mut read).await;
@@ -81,7 +85,7 @@ pub(crate) async fn read(cluster: &Cluster, selector: Option<&str>) -> anyhow::R
         (Err(nodes), Err(reports)) => bail!("nothing to show: {nodes}; {reports}"),
         read => read,
     };
-    let pods = pods_of(cluster, policy.stale_after_seconds(), &mut read).await;
+    let pods = pods_of(cluster, stale_after_seconds, &mut read).await;
     read.has_pods = pods.is_ok();
     for error in [nodes.err(), reports.err(), pods.err()].into_iter().flatten() {
         read.notes.push(error.to_string());

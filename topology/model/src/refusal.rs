@@ -53,6 +53,26 @@ impl RefusalReason {
         }
     }
 
+    /// What helps, for people.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::NoPlan => "Delete the pod and let schedulerName berth place it, without nodeName.",
+            Self::ForeignPlan => "Delete the pod; only the scheduler may write plans.",
+            Self::BrokenPlan => {
+                "Delete the pod; the annotation was changed, or agent and scheduler are of different versions."
+            }
+            Self::OtherPlan => "Delete the pod; the plan does not fit what the kubelet was asked for.",
+            Self::UnknownDevice => "Delete the pod; the card was removed, or cut anew, since it was planned.",
+            Self::SickDevice => "It starts by itself when the device is well again; else delete the pod.",
+            Self::DeviceLeased => "It starts by itself when the other pod ends; else delete this pod.",
+            Self::Ambiguous => {
+                "It starts by itself when the kubelet is clear; if it lasts, see the agent's log and mounts."
+            }
+            Self::NoEdits => "It starts by itself once nvidia-ctk cdi generate has run, or the device files are there.",
+        }
+    }
+
     /// Reads the closed word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
@@ -90,5 +110,11 @@ mod tests {
             assert_eq!(RefusalReason::from_word(reason.word()), Some(reason));
         }
         assert_eq!(RefusalReason::from_word("no plan"), None);
+    }
+
+    #[test]
+    fn every_reason_has_its_own_advice() {
+        let advices: std::collections::BTreeSet<&str> = RefusalReason::ALL.map(RefusalReason::advice).into();
+        assert_eq!(advices.len(), RefusalReason::ALL.len());
     }
 }

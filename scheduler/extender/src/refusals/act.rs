@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, DeleteParams, EvictParams, ListParams, Preconditions};
 
-use super::{Eviction, about};
-use crate::events::Told;
+use super::Eviction;
+use crate::events::{Told, about_pod};
 
 /// Time for one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -88,9 +88,8 @@ fn waits_for_gpus(pod: &Pod) -> bool {
 
 fn told(pod: &Pod, uid: &str, node: &str) -> Told {
     let (namespace, name) = (pod.metadata.namespace.as_deref(), pod.metadata.name.as_deref());
-    let pod = format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default());
     Told {
-        about: about(&pod, uid),
+        about: about_pod(namespace.unwrap_or_default(), name.unwrap_or_default(), uid),
         is_warning: true,
         reason: "AgentAway",
         action: "Enforce",

@@ -1,6 +1,7 @@
 //! What refused pods are told and when they are evicted.
 
 use berth_index::{Event, Index};
+use berth_model::RefusalReason;
 
 use super::*;
 use crate::fixture::topology;
@@ -80,10 +81,4 @@ fn a_look_evicts_few_and_a_node_without_its_agent_says_nothing() {
     assert_eq!(scene.at(60, Some(WAIT), &many).1.len(), EVICTIONS_MAX);
     let next = scene.at(61, Some(WAIT), &many).1;
     assert!(next.len() == EVICTIONS_MAX && !next.contains(&"p00".to_owned()), "{next:?}");
-}
-
-#[test]
-fn every_reason_has_its_own_advice() {
-    let advices: BTreeSet<&str> = RefusalReason::ALL.into_iter().map(advice).collect();
-    assert_eq!(advices.len(), RefusalReason::ALL.len());
 }

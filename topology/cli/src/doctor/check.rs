@@ -1,8 +1,10 @@
 //! The checks, in a fixed order, from what was read to what is wrong. Pure.
 
 use berth_core::Knowledge;
+use berth_core::level::{demanded, is_away, promised};
+use berth_core::unfit::Reason;
 use berth_index::{Holder, NodeSlot};
-use berth_model::{GpuIndex, Health, NodeTopology};
+use berth_model::{GpuIndex, Health, NodeTopology, Refusal};
 use berth_probe::xid;
 use serde::Serialize;
 
@@ -13,13 +15,16 @@ use crate::nodes::Read;
 /// Words of the checks and what each looks at, in order. REFERENCE.md has the same table; a test compares them.
 pub(crate) const CHECKS: [(&str, &str); 5] = [
     ("node", "the Node is there, Ready and not cordoned"),
-    ("agent", "the node's agent is there and its report is readable, and of this boot"),
+    (
+        "agent",
+        "the node's agent is there and its report is readable, and of this boot; its device plugin accepts pods and promises what the pool demands",
+    ),
     ("gpus", "every GPU may get pods"),
     (
         "hardware",
         "links, NICs, zones, driver and MIG are as those of their like: errors and warnings of berth topo lint",
     ),
-    ("pods", "every pod holds what was planned, and no device has two holders"),
+    ("pods", "every pod holds what was planned, no device has two holders, and no container is refused its devices"),
 ];
 
 /// What came of one check.
@@ -69,6 +74,7 @@ fn one(slot: &NodeSlot, read: &Read, remarks: &[Remark]) -> Examined {
     for holder in &slot.holders {
         complaints.extend(of_pod(holder));
     }
+    complaints.extend(refusals(slot).iter().map(of_refusal));
     let order = |check: &str| CHECKS.iter().position(|(name, _)| *name == check);
     complaints.sort_by(|a, b| (order(a.check), a.severity, &a.about).cmp(&(order(b.check), b.severity, &b.about)));
     let checks = CHECKS.iter().map(|(name, _)| Check { name, state: state(name, slot, read, &complaints) }).collect();
@@ -128,10 +134,39 @@ fn of_agent(slot: &NodeSlot, read: &Read, node: &str, complaints: &mut Vec<Compl
                 "it offers GPUs and no agent reports them".to_owned(),
                 "see that the agent's DaemonSet selects and tolerates the node",
             ),
-            Knowledge::Missing | Knowledge::Current => return,
+            Knowledge::Missing => return,
+            Knowledge::Current => return complaints.extend(of_plugin(slot, read)),
         }
     };
     complaints.push(complaint("agent", Severity::Error, text, advice));
+}
+
+/// Why the device plugin of a node whose agent is there keeps pods away.
+fn of_plugin(slot: &NodeSlot, read: &Read) -> Option<Complaint> {
+    let (promised, demanded) = (promised(&slot.view), demanded(&slot.view, &read.policy));
+    if demanded > promised {
+        let text = format!("it promises level {}, and its pool demands {}", promised.word(), demanded.word());
+        return Some(complaint("agent", Severity::Error, text, Reason::LevelUnmet.advice()));
+    }
+    let is_away = is_away(&slot.view);
+    is_away.then(|| {
+        let text = "its device plugin accepts no pods now";
+        complaint("agent", Severity::Warning, text, Reason::PluginAway.advice())
+    })
+}
+
+/// What the agent refused, as far as its report is still true.
+fn refusals(slot: &NodeSlot) -> &[Refusal] {
+    match slot.view.knowledge {
+        Knowledge::Current => topology(slot).map_or(&[], |topology| &topology.parts().refusals),
+        Knowledge::Stale | Knowledge::Missing => &[],
+    }
+}
+
+fn of_refusal(refusal: &Refusal) -> Complaint {
+    let Refusal { pod, container, reason, text, .. } = refusal;
+    let text = format!("container {container} gets no devices: {}: {text}", reason.word());
+    Complaint { about: pod.clone(), ..complaint("pods", Severity::Error, text, reason.advice()) }
 }
 
 /// A remark of lint, with who holds the GPU and what its Xid means.

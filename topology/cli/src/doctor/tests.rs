@@ -7,7 +7,7 @@ use berth_core::demand::Totals;
 use berth_core::device::HeldDevice;
 use berth_core::view::Compute;
 use berth_index::{Event, NodeFacts, PlanNote, PodFacts, PodUid, Rank};
-use berth_model::{GpuUuid, Health, NodeName, NodeTopology};
+use berth_model::{DevicePlugin, GpuUuid, Health, Level, NodeName, NodeTopology, Parts, Refusal, RefusalReason};
 use berth_probe::xid::{APPLICATION_XIDS, UNLISTED_ADVICE, XidVerdict};
 
 use super::*;
@@ -30,9 +30,13 @@ fn node(text: &str, offered: &[(&str, u64)]) -> Event {
     })
 }
 
+fn dgx(text: &str) -> NodeTopology {
+    let parts = Parts { node: name(text), ..dgx_h100().into_parts() };
+    NodeTopology::try_new(parts).unwrap()
+}
+
 fn report(text: &str, sick: &[(usize, &str)]) -> Event {
-    let mut parts = dgx_h100().into_parts();
-    parts.node = name(text);
+    let mut parts = dgx(text).into_parts();
     for (index, why) in sick {
         parts.gpus[*index].health = Health::Unhealthy((*why).to_owned());
     }
@@ -149,6 +153,64 @@ fn drift_a_pod_without_a_device_and_a_node_without_a_report_are_each_found() {
         silent.iter().map(|c| c.state).collect::<Vec<_>>(),
         [State::Ok, State::Error, State::Unknown, State::Unknown, State::Ok]
     );
+}
+
+#[test]
+fn a_container_that_is_refused_its_devices_is_told_while_the_report_is_true() {
+    let refusal = Refusal {
+        pod: "team/train".to_owned(),
+        pod_uid: "u".to_owned(),
+        container: "main".to_owned(),
+        reason: RefusalReason::DeviceLeased,
+        text: "GPU-1 is leased to pod team/old".to_owned(),
+    };
+    let refused = dgx("a").with_refusals(vec![refusal]);
+    let read = read(vec![node("a", EIGHT), Event::Report(Box::new(refused))]);
+    let complaints = &examine(&read)[0].complaints;
+    assert_eq!(complaints.len(), 1, "{complaints:?}");
+    assert_eq!((complaints[0].check, complaints[0].severity), ("pods", Severity::Error));
+    assert_eq!(complaints[0].about, "team/train");
+    let expected = "container main gets no devices: device-leased: GPU-1 is leased to pod team/old";
+    assert_eq!(complaints[0].text, expected);
+    assert_eq!(complaints[0].advice, RefusalReason::DeviceLeased.advice());
+
+    read.index.apply(Event::Agent { node: name("a"), is_there: false });
+    let checks: Vec<_> = examine(&read)[0].complaints.iter().map(|complaint| complaint.check).collect();
+    assert_eq!(checks, ["agent"], "an absent agent's refusals are old");
+}
+
+#[test]
+fn a_plugin_that_keeps_pods_away_and_a_level_below_the_pools_are_each_found() {
+    let with = |level, is_accepting| dgx("a").with_device_plugin(Some(DevicePlugin { level, is_accepting }));
+    let found = |policy: &str, report: NodeTopology| {
+        let mut read = read(vec![node("a", EIGHT), Event::Report(Box::new(report))]);
+        read.policy = berth_core::policy::parse(policy).unwrap();
+        let complaints = examine(&read).remove(0).complaints;
+        complaints.into_iter().map(|c| (c.check, c.severity, c.text)).collect::<Vec<_>>()
+    };
+    let head = "apiVersion: config.berth.dev/v1alpha1\nkind: Policy\n";
+    let demanding = format!("{head}levels: [{{nodeSelector: {{}}, level: enforced}}]\n");
+    let away = "its device plugin accepts no pods now".to_owned();
+    assert_eq!(found(head, with(Level::Preferred, false)), [("agent", Severity::Warning, away)]);
+    assert_eq!(found(head, with(Level::Preferred, true)), []);
+    assert_eq!(found(&demanding, with(Level::Enforced, true)), []);
+    let low = |has: &str| format!("it promises level {has}, and its pool demands enforced");
+    assert_eq!(
+        found(&demanding, with(Level::Preferred, false)),
+        [("agent", Severity::Error, low("preferred"))],
+        "the level first: it does not heal"
+    );
+    assert_eq!(found(&demanding, dgx("a")), [("agent", Severity::Error, low("advice"))]);
+}
+
+#[test]
+fn xid_0_is_a_number_like_any_other_and_none_asks_for_all() {
+    let text = |asked| match table(asked, ReviewOutput::Text).unwrap() {
+        Outcome::Text(text) => strip_str(&text).to_string(),
+        _ => unreachable!("a table is text"),
+    };
+    assert!(text(Some(0)).starts_with("Xid 0 is not in the table"), "{}", text(Some(0)));
+    assert_eq!(text(None).lines().count(), 2 * KNOWN.len());
 }
 
 #[test]

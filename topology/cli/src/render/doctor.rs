@@ -69,13 +69,10 @@ fn sentence(complaint: &Complaint) -> String {
     text
 }
 
-/// Rows of the table of Xids.
-pub(crate) fn xids(asked: u64, rows: &[&Meaning]) -> String {
-    if rows.is_empty() {
-        return format!(
-            "Xid {asked} is not in the table: it counts against the GPU\n     {}\n",
-            faint(UNLISTED_ADVICE)
-        );
+/// Rows of the table of Xids: of one that was asked for, or of all.
+pub(crate) fn xids(asked: Option<u64>, rows: &[&Meaning]) -> String {
+    if let (Some(xid), []) = (asked, rows) {
+        return format!("Xid {xid} is not in the table: it counts against the GPU\n     {}\n", faint(UNLISTED_ADVICE));
     }
     rows.iter().map(|row| format!("{:>4}  {}\n      {}\n", row.xid, strong(row.text), faint(row.advice))).collect()
 }

@@ -58,6 +58,22 @@ fn garbage_is_refused() {
 }
 
 #[test]
+fn every_level_is_read_as_it_was_written_and_another_word_is_told_the_right_ones() {
+    for level in Level::ALL {
+        let written = serde_json::to_string(&Note { level, ..note() }).unwrap();
+        assert!(written.contains(&format!(r#""level":"{}""#, level.word())), "{written}");
+        assert_eq!(Note::parse(&written, "u1", &node()).unwrap().level, level);
+    }
+    let wrong = serde_json::to_string(&note()).unwrap().replace("advice", "Advice");
+    let error = Note::parse(&wrong, "u1", &node()).unwrap_err().to_string();
+    let expected = r#"level "Advice", one of advice, preferred, enforced is right"#;
+    assert!(
+        matches!(Note::parse(&wrong, "u1", &node()), Err(NoteError::Malformed(_))) && error.contains(expected),
+        "{error}"
+    );
+}
+
+#[test]
 fn thirty_two_gpus_fit_into_four_kilobytes() {
     let mut big = note();
     big.containers[0].devices =

@@ -24,8 +24,10 @@ const ARROWS: [(&str, &[&str]); 14] = [
 ];
 
 /// Everything that the pure crates may use from outside. No clock, no IO, no async, no logging.
-const PURE: [(&str, &[&str]); 2] =
-    [("berth-model", &["thiserror"]), ("berth-core", &["serde", "serde-saphyr", "serde_json", "thiserror"])];
+const PURE: [(&str, &[&str]); 2] = [
+    ("berth-model", &["thiserror"]),
+    ("berth-core", &["serde", "serde-saphyr", "serde_json", "serde_path_to_error", "thiserror"]),
+];
 
 /// Crates that only one place may name.
 const WRAPPED: [(&str, &[&str]); 3] = [

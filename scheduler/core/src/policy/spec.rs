@@ -3,6 +3,7 @@
 mod groups;
 mod left;
 mod levels;
+mod read;
 mod resources;
 
 use std::collections::BTreeMap;
@@ -175,9 +176,7 @@ pub(super) fn parse(document: &str) -> Result<Policy, PolicyError> {
         let message = format!("the document has {} bytes, at most {DOCUMENT_BYTES_MAX} are taken", document.len());
         return Err(PolicyError { line: 1, column: 1, message });
     }
-    let mut options = serde_saphyr::Options::default();
-    options.with_snippet = false;
-    let document: Document = serde_saphyr::from_str_with_options(document, options).map_err(|e| refusal(&e))?;
+    let document: Document = read::read(document)?;
     expect_word(&document.api_version, "apiVersion", API_VERSION)?;
     expect_word(&document.kind, "kind", "Policy")?;
     let mut policy = built_in();
@@ -204,20 +203,6 @@ pub(super) fn parse(document: &str) -> Result<Policy, PolicyError> {
         return wrong(at, message);
     }
     left::take(policy, &document.left, &document.expected)
-}
-
-/// The parser's own words without its source excerpt and its place, which stand apart.
-fn refusal(error: &serde_saphyr::Error) -> PolicyError {
-    let at = error.location();
-    let rendered = error.render();
-    let message = rendered.lines().next().unwrap_or_default();
-    let message = message.strip_prefix("error: ").unwrap_or(message);
-    let message = message.rsplit_once(" at line ").map_or(message, |(text, _)| text);
-    PolicyError {
-        line: at.map_or(1, |l| l.line()).max(1),
-        column: at.map_or(1, |l| l.column()).max(1),
-        message: message.to_owned(),
-    }
 }
 
 fn expect_word(given: &Spanned<String>, key: &str, right: &str) -> Result<(), PolicyError> {

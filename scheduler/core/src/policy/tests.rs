@@ -31,7 +31,7 @@ fn all_turns_the_short_list_off() {
 #[test]
 fn what_is_wrong_is_named_with_line_and_column() {
     for (lines, line, column, said) in [
-        ("topolgy: {}\n", 3, 1, "topolgy"),
+        ("topolgy: {}\n", 3, 1, "unknown field `topolgy`"),
         ("topology:\n  stale: maybe\n", 4, 10, "topology.stale: \"maybe\" is none of deprioritize, reject, ignore"),
         ("topology: {staleAfterSeconds: 0}\n", 3, 31, "between 1 and 86400"),
         ("shortList: {size: none}\n", 3, 19, "shortList.size"),
@@ -43,7 +43,10 @@ fn what_is_wrong_is_named_with_line_and_column() {
             16,
             "above 0",
         ),
-        ("classes:\n  default: {weights: {gpu: -1}}\n", 4, 28, ""),
+        ("classes:\n  default: {weights: {gpu: -1}}\n", 4, 28, "classes.default.weights.gpu: a whole number is right"),
+        ("levels: {level: advice}\n", 3, 9, "levels: a list is right"),
+        ("left: [1]\n", 3, 7, "left: keys with values are right"),
+        ("left: {learnedPods: -1}\n", 3, 21, "left.learnedPods: a whole number is right"),
         ("classes:\n  default: {link: nvlnk}\n", 4, 19, "classes.default.link: \"nvlnk\" is not nvlink, pix"),
         ("resources: {gpu: [cpu]}\n", 3, 19, "no extended resource"),
         ("resources: {gpu: [a.b/c, a.b/c]}\n", 3, 26, "twice"),
@@ -54,7 +57,7 @@ fn what_is_wrong_is_named_with_line_and_column() {
             40,
             "levels.level: \"L2\" is none of advice, preferred, enforced",
         ),
-        ("levels: [{level: advice}]\n", 3, 0, "nodeSelector"),
+        ("levels: [{level: advice}]\n", 3, 0, "levels[0]: missing field `nodeSelector`"),
         (
             "levels: [{nodeSelector: {a: b}, level: preferred, evictAfterSeconds: 9}]\n",
             3,

@@ -1,5 +1,7 @@
 //! What a run ran on, and what its process takes of it: from `/proc`, so that a figure is never read without them.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// The machine and the build.
@@ -30,6 +32,12 @@ impl Host {
             ended_unix_seconds: since_1970.map_or(0, |time| time.as_secs()),
         }
     }
+}
+
+/// CPU time that this thread took so far; zero where the kernel does not count it.
+pub(crate) fn thread_cpu() -> Duration {
+    let nanoseconds = read("/proc/thread-self/schedstat").split(' ').next().and_then(|text| text.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or_default())
 }
 
 /// Memory of this process.

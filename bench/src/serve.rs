@@ -10,6 +10,7 @@ mod cluster;
 mod echo;
 mod events;
 mod pod;
+mod scale;
 pub(crate) mod stage;
 
 use anyhow::{Result, ensure};
@@ -21,6 +22,7 @@ use crate::host::Memory;
 use crate::sample::ratio;
 use cases::{Case, CaseFigures, List, Verb};
 use events::EventFigures;
+use scale::Scale;
 use stage::Stage;
 
 /// What came out.
@@ -37,6 +39,8 @@ pub(crate) struct Figures {
     pub(crate) cases: Vec<CaseFigures>,
     /// How the extender's p50 grows from the smallest to the largest number of names.
     pub(crate) growth: Vec<Growth>,
+    /// CPU time of a decision in a small and in a large cluster.
+    pub(crate) scale: Vec<Scale>,
     /// Events of the API in the full index.
     pub(crate) events: EventFigures,
     /// Before the first call: nodes, reports and pods are in.
@@ -79,15 +83,19 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Figures> {
         cases.push(stage.measure(case, args)?);
     }
     let events = events::measure(stage.cluster(), args.events)?;
+    let memory_ended = Memory::now();
+    drop(stage);
+    let scale = scale::measure(args)?;
     Ok(Figures {
         options: serde_json::to_value(args)?,
         gpus,
         held_gpus,
         growth: growth(&cases),
         cases,
+        scale,
         events,
         memory_filled,
-        memory_ended: Memory::now(),
+        memory_ended,
     })
 }
 

@@ -148,7 +148,7 @@ impl Model {
         let binder = Arc::new(MemoryBinder::new(Arc::clone(&cluster)));
         let decider = Arc::new(Decider::new(Arc::clone(&cluster), binder, Mode::Allocate, false));
         let extender = Extender::new(decider, Gates::new(), Arc::clone(&cluster.metrics), Settings::default());
-        let (server, address) = start(extender)?;
+        let (server, address) = start("extender", extender)?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let caller = runtime.block_on(Caller::connect(address))?;
         let (models, in_tree) = (trace.models.clone(), in_tree(trace));

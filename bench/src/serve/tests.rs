@@ -41,6 +41,8 @@ fn a_small_run_measures_every_case_on_the_real_extender() {
         let evaluated = if case.churn { 0.0..=1.0 } else { 0.0..=0.0 };
         assert!(evaluated.contains(&case.evaluations_per_call), "{case:?}");
     }
+    let sizes: Vec<_> = figures.scale.iter().map(|s| (s.nodes, s.names, s.evaluations_per_call)).collect();
+    assert_eq!(sizes, [(10, 10, 0.0), (50, 10, 0.0)], "nothing is evaluated where nothing changed");
     let full = |case: &&CaseFigures| case.verb == Verb::Filter && case.churn && case.names == 50;
     assert!(figures.cases.iter().filter(full).all(|case| case.evaluations_per_call == 1.0));
     let of = |verb, list| {

@@ -111,38 +111,52 @@ pub struct Selection {
     per_zone: usize,
     untainted: Vec<Keyed>,
     zones: Vec<Vec<Keyed>>,
+    /// Zones of which enough nodes are kept.
+    full_zones: usize,
 }
 
 impl Selection {
     /// An empty selection.
     #[must_use]
     pub fn new(size: usize, per_zone: usize) -> Self {
-        Self { size, best: BinaryHeap::new(), per_zone, untainted: Vec::new(), zones: Vec::new() }
+        Self { size, best: BinaryHeap::new(), per_zone, untainted: Vec::new(), zones: Vec::new(), full_zones: 0 }
     }
 
-    /// Takes a node if it is among the best so far. Zones are numbered from 0.
-    pub fn offer(&mut self, key: Key, position: usize, zone: Option<u32>, is_avoided: bool) {
+    /// Takes a node if it is among the best so far, and says whether. Zones are numbered from 0.
+    pub fn offer(&mut self, key: Key, position: usize, zone: Option<u32>, is_avoided: bool) -> bool {
         let one = (key, position);
+        let mut is_taken = true;
         if self.best.len() < self.size {
             self.best.push(one);
-        } else if let Some(mut worst) = self.best.peek_mut()
-            && one < *worst
-        {
-            *worst = one;
+        } else {
+            match self.best.peek_mut() {
+                Some(mut worst) if one < *worst => *worst = one,
+                Some(_) | None => is_taken = false,
+            }
         }
         if self.per_zone == 0 {
-            return;
+            return is_taken;
         }
         if !is_avoided {
-            keep_best(&mut self.untainted, one, self.per_zone);
+            is_taken |= keep_best(&mut self.untainted, one, self.per_zone);
         }
-        let Some(zone) = zone.and_then(|z| usize::try_from(z).ok()) else { return };
+        let Some(zone) = zone.and_then(|z| usize::try_from(z).ok()) else { return is_taken };
         if self.zones.len() <= zone {
             self.zones.resize_with(zone.saturating_add(1), Vec::new);
         }
         if let Some(kept) = self.zones.get_mut(zone) {
-            keep_best(kept, one, self.per_zone);
+            let was_full = kept.len() >= self.per_zone;
+            is_taken |= keep_best(kept, one, self.per_zone);
+            self.full_zones = self.full_zones.saturating_add(usize::from(!was_full && kept.len() >= self.per_zone));
         }
+        is_taken
+    }
+
+    /// Whether nothing is taken any more that is worse than all that was offered, where there are so many zones.
+    #[must_use]
+    pub fn is_settled(&self, zone_count: usize) -> bool {
+        let has_all_parts = self.untainted.len() >= self.per_zone && self.full_zones >= zone_count;
+        self.best.len() >= self.size && (self.per_zone == 0 || has_all_parts)
     }
 
     /// The positions that were kept, best first.
@@ -157,14 +171,15 @@ impl Selection {
     }
 }
 
-/// Keeps `kept` the best `count`, best first.
+/// Keeps `kept` the best `count`, best first; says whether `one` is among them.
 #[inline]
-fn keep_best(kept: &mut Vec<Keyed>, one: Keyed, count: usize) {
+fn keep_best(kept: &mut Vec<Keyed>, one: Keyed, count: usize) -> bool {
     if kept.len() >= count && kept.last().is_some_and(|worst| *worst <= one) {
-        return;
+        return false;
     }
     kept.insert(kept.partition_point(|k| *k <= one), one);
     kept.truncate(count);
+    true
 }
 
 /// Wire scores that leave nothing to chance: the worst node gets 1, every better one a step more.

@@ -13,7 +13,7 @@ use berth_core::place::Afresh;
 use berth_core::plan::decide;
 use berth_core::unfit::Reason as Unfitness;
 use berth_core::{Demand, Policy, Unfit};
-use berth_index::{Listing, PodUid, Rules, Snapshot, Standing, Verdict};
+use berth_index::{Listing, PodUid, Rules, Snapshot, Standing, Verdict, Zoned};
 
 use crate::bind::Bind;
 use crate::cluster::Cluster;
@@ -208,17 +208,17 @@ impl Decide for Decider {
         let size = list_size(&policy, demand.has_soft_wishes, cluster.waiting.attempts(&uid));
         let clique = cluster.group_clique(&demand, &snapshot);
         let rules = Rules { size, per_zone: policy.short_list().per_zone, clique };
-        let Listing { places, fit_count } =
-            cluster.evaluator.short_list(&snapshot, &listed, &demand.shape, &policy, rules);
-        if fit_count == 0 {
+        let Listing { places, leaves_out } =
+            cluster.evaluator.short_list(&snapshot, &listed, &demand.shape, &policy, rules)?;
+        if places.is_empty() {
             // Every node's reason is needed.
             return None;
         }
         // Only a list that left somebody out can be the reason that the pod comes back.
-        if places.len() < fit_count {
+        if leaves_out {
             cluster.waiting.count_attempt(&uid);
         }
-        let body = encode_kept(places.iter().filter_map(|place| listed.quoted(list, *place)));
+        let body = encode_kept(listed.quoted_runs(list, &places));
         Some(Written { body, asked_count: listed.len(), named_count: places.len() })
     }
 
@@ -230,16 +230,16 @@ impl Decide for Decider {
         let listed = cluster.reader.read(&snapshot, list).filter(|listed| listed.len() <= NODE_NAMES_MAX)?;
         let evaluator = &cluster.evaluator;
         let clique = cluster.group_clique(&demand, &snapshot);
-        let (places, scores) = if demand.has_soft_wishes {
-            let (places, keys) = evaluator.zoned_keys(&snapshot, &listed, &demand.shape, &policy, clique);
-            (places, soft_ranks(&keys, policy.soft_steps()))
+        let scores: Vec<(usize, i64)> = if demand.has_soft_wishes {
+            let Zoned { places, keys } = evaluator.zoned_keys(&snapshot, &listed, &demand.shape, &policy, clique)?;
+            places.into_iter().zip(soft_ranks(&keys, policy.soft_steps())).collect()
         } else {
-            let (places, keys) = evaluator.keys(&snapshot, &listed, &demand.shape, &policy, clique);
-            (places, unique_ranks(&keys))
+            let ranks = evaluator.ranks(&snapshot, &listed, &demand.shape, &policy, clique)?;
+            ranks.into_iter().map(i64::from).enumerate().filter(|(_, rank)| *rank > 0).collect()
         };
-        let quoted = places.iter().filter_map(|place| listed.quoted(list, *place));
-        let body = encode_scores(quoted.zip(scores));
-        Some(Written { body, asked_count: listed.len(), named_count: places.len() })
+        let quoted = scores.iter().filter_map(|(place, score)| Some((listed.quoted(list, *place)?, *score)));
+        let body = encode_scores(quoted);
+        Some(Written { body, asked_count: listed.len(), named_count: scores.len() })
     }
 
     fn preempt(&self, args: &PreemptArgs, deadline: Instant) -> Result<Vec<Evicted>, Failure> {

@@ -4,11 +4,11 @@
 //! [`berth_core::plan::decide`] afresh: a test compares them after every event.
 
 mod keys;
+mod ranking;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use berth_core::order::Key;
 use berth_core::place::{Chooser, Free, Rule, choose};
 use berth_core::plan::decide;
 use berth_core::score::Score;
@@ -20,7 +20,7 @@ use berth_model::{GpuSet, NicSet};
 use crate::recall::Listed;
 use crate::snapshot::Snapshot;
 use keys::Keys;
-pub use keys::{Listing, Rules};
+pub use keys::{Listing, Rules, Zoned};
 
 /// Whether a node can take a shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub enum Verdict {
     Unfit(Reason),
 }
 
-/// Shapes remembered: clusters see a few dozen; each costs 32 bytes a node.
+/// Shapes remembered: clusters see a few dozen; each costs 36 bytes a node.
 const SHAPES_MAX: usize = 128;
 /// Set choices remembered. Beyond it all are forgotten: they are cheap to make again.
 const CHOICES_MAX: usize = 65_536;
@@ -110,6 +110,7 @@ impl Evaluator {
     }
 
     /// Which of the nodes a filter answer names: as [`berth_core::order::short_list`] says of the verdicts, and by place in the call.
+    /// `None` where a node is named twice.
     #[must_use]
     pub fn short_list(
         &self,
@@ -118,33 +119,29 @@ impl Evaluator {
         shape: &Shape,
         policy: &Arc<Policy>,
         rules: Rules,
-    ) -> Listing {
+    ) -> Option<Listing> {
         let mut inner = self.lock();
         let (remembered, mut judge) = inner.open(snapshot, shape, policy);
         keys::short_list(remembered, &mut judge, snapshot, listed, rules)
     }
 
-    /// Of every node that fits its place in the call and what orders it.
+    /// By place in the call what [`berth_core::order::unique_ranks`] says of the nodes that fit, and zero for the others. `None` where a
+    /// node is named twice.
     #[must_use]
-    pub fn keys(
+    pub fn ranks(
         &self,
         snapshot: &Snapshot,
         listed: &Listed,
         shape: &Shape,
         policy: &Arc<Policy>,
         clique: Option<u32>,
-    ) -> (Vec<usize>, Vec<Key>) {
+    ) -> Option<Vec<u32>> {
         let mut inner = self.lock();
         let (remembered, mut judge) = inner.open(snapshot, shape, policy);
-        let mut fitting = (Vec::with_capacity(listed.len()), Vec::with_capacity(listed.len()));
-        keys::for_each(remembered, &mut judge, snapshot, listed, |place, position, key| {
-            fitting.0.push(place);
-            fitting.1.push(keys::in_clique(snapshot, position, key, clique));
-        });
-        fitting
+        keys::ranks(remembered, &mut judge, snapshot, listed, clique)
     }
 
-    /// Of every node that fits its place in the call, what orders it, and its zone.
+    /// Of every node that fits its place in the call, what orders it, and its zone. `None` where a node is named twice.
     #[must_use]
     pub fn zoned_keys(
         &self,
@@ -153,16 +150,10 @@ impl Evaluator {
         shape: &Shape,
         policy: &Arc<Policy>,
         clique: Option<u32>,
-    ) -> (Vec<usize>, Vec<(Key, Option<u32>)>) {
+    ) -> Option<Zoned> {
         let mut inner = self.lock();
         let (remembered, mut judge) = inner.open(snapshot, shape, policy);
-        let mut fitting = (Vec::with_capacity(listed.len()), Vec::with_capacity(listed.len()));
-        keys::for_each(remembered, &mut judge, snapshot, listed, |place, position, key| {
-            fitting.0.push(place);
-            let key = keys::in_clique(snapshot, position, key, clique);
-            fitting.1.push((key, snapshot.standing(position).and_then(|standing| standing.zone)));
-        });
-        fitting
+        keys::zoned(remembered, &mut judge, snapshot, listed, clique)
     }
 
     /// How many nodes were evaluated so far, over all calls.

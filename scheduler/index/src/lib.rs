@@ -26,7 +26,7 @@ use berth_core::{Demand, Group, Plan, Policy, Unfit};
 use berth_model::NodeName;
 
 pub use arrivals::Arrivals;
-pub use eval::{Evaluator, Listing, Rules, Verdict};
+pub use eval::{Evaluator, Listing, Rules, Verdict, Zoned};
 pub use event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid, Rank};
 pub use hold::HoldId;
 pub use ledger::{HeldShare, Holder};

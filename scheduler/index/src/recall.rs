@@ -5,6 +5,7 @@
 //! list that is remembered. What is equal needs no cutting, no hash and no look-up; a name that breaks the run is looked up, and the run
 //! goes on behind it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -13,7 +14,7 @@ use crate::roll::Roll;
 use crate::snapshot::Snapshot;
 
 /// Stands for no position, and for no place.
-const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// The names of one call, by position and by where they stand in the bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,14 +46,31 @@ impl Listed {
     /// A name with its quotes, out of the list that was read.
     #[must_use]
     pub fn quoted<'l>(&self, list: &'l [u8], at: usize) -> Option<&'l [u8]> {
+        list.get(self.span(list, at)?)
+    }
+
+    /// Where a name stands, with its quotes.
+    fn span(&self, list: &[u8], at: usize) -> Option<Range<usize>> {
         let start = usize::try_from(*self.starts.get(at)?).ok()?;
         let end = match self.starts.get(at.checked_add(1)?) {
             Some(next) => usize::try_from(*next).ok()?.checked_sub(1)?,
             None => list.len(),
         };
-        list.get(start..end)
+        Some(start..end)
+    }
+
+    /// Names with their quotes, out of the list that was read. Those that stand there side by side come in one piece, with their commas.
+    pub fn quoted_runs<'l>(&self, list: &'l [u8], places: &[usize]) -> impl Iterator<Item = &'l [u8]> + Clone {
+        let run = |places: &[usize]| {
+            let (first, last) = (self.span(list, *places.first()?)?, self.span(list, *places.last()?)?);
+            list.get(first.start..last.end)
+        };
+        places.chunk_by(|place, next| place.checked_add(1) == Some(*next)).filter_map(run)
     }
 }
+
+/// Names of the known list that a list may leave out before the next one is looked up: those that fit are asked for again.
+const SKIPPED_MAX: usize = 4;
 
 /// Reads lists, and remembers one.
 #[derive(Debug, Default)]
@@ -132,7 +150,7 @@ impl Walk<'_> {
     fn all(&mut self, roll: &Roll) -> Option<()> {
         while self.at < self.list.len() {
             self.run();
-            if self.at < self.list.len() {
+            if self.at < self.list.len() && !self.skip() {
                 self.one(roll)?;
             }
         }
@@ -165,6 +183,22 @@ impl Walk<'_> {
         let taken = usize::try_from(end.saturating_sub(*first)).unwrap_or(0);
         self.at = self.at.saturating_add(taken).min(self.list.len());
         self.next = places.end;
+    }
+
+    /// Goes on behind a few names of the known list that are missing in this one; says whether the run goes on there.
+    fn skip(&mut self) -> bool {
+        let rest = self.list.get(self.at..).unwrap_or_default();
+        let is_next = |place: &usize| {
+            let bounds = self.known.bounds.get(*place..).unwrap_or_default();
+            let [start, end, ..] = bounds else { return false };
+            let name = text_from(&self.known.text, *start);
+            let name = usize::try_from(end.saturating_sub(*start)).ok().and_then(|length| name.get(..length));
+            // The list that is read has no comma behind its last name.
+            name.is_some_and(|name| rest.starts_with(name) || name.strip_suffix(b",") == Some(rest))
+        };
+        let found = (self.next.saturating_add(1)..).take(SKIPPED_MAX).find(is_next);
+        self.next = found.unwrap_or(self.next);
+        found.is_some()
     }
 
     /// Takes one name by looking it up.

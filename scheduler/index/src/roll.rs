@@ -39,6 +39,7 @@ pub(crate) struct Roll {
     by_name: HashTable<u32>,
     text: String,
     entries: Vec<Entry>,
+    zone_count: u32,
     /// Which roll of its index it is; the empty one is the first.
     serial: u64,
 }
@@ -52,6 +53,7 @@ impl Roll {
             if roll.entries.len() <= position {
                 roll.entries.resize_with(position.saturating_add(1), Entry::default);
             }
+            roll.zone_count = roll.zone_count.max(standing.zone.map_or(0, |zone| zone.saturating_add(1)));
             let Some(entry) = roll.entries.get_mut(position) else { continue };
             let start = roll.text.len();
             roll.text.push_str(name);
@@ -71,6 +73,11 @@ impl Roll {
     /// How many positions there are, free ones among them.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// How many zones there are.
+    pub(crate) fn zone_count(&self) -> usize {
+        usize::try_from(self.zone_count).unwrap_or(usize::MAX)
     }
 
     /// The position of a name.

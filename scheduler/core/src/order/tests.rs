@@ -44,6 +44,23 @@ fn the_short_list_is_what_sorting_everything_would_give() {
 }
 
 #[test]
+fn once_a_selection_is_settled_no_worse_node_is_taken_and_not_before() {
+    for seed in 0..40 {
+        let mut all = candidates(97, seed);
+        all.sort_unstable_by_key(Candidate::key);
+        let mut selection = Selection::new(8, 2);
+        let mut settled_at = None;
+        for (at, one) in all.iter().enumerate() {
+            let is_taken = selection.offer(one.key(), at, one.zone, one.is_avoided);
+            assert!(!is_taken || settled_at.is_none(), "seed {seed}: {at} came after {settled_at:?}");
+            settled_at = settled_at.or(selection.is_settled(3).then_some(at));
+        }
+        let last = selection.finish().into_iter().max();
+        assert_eq!(settled_at, last, "seed {seed}: the one that was missing");
+    }
+}
+
+#[test]
 fn a_list_longer_than_the_cluster_or_none_names_everybody() {
     let all = candidates(5, 1);
     assert_eq!(short_list(&all, Some(5), LIST), [0, 1, 2, 3, 4]);

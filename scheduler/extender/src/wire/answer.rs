@@ -72,7 +72,7 @@ pub fn encode_filter(answer: &FilterAnswer, names: &[Cow<'_, str>]) -> Vec<u8> {
     out
 }
 
-/// `ExtenderFilterResult` that rejects nobody by name, of names that are JSON strings already.
+/// `ExtenderFilterResult` that rejects nobody by name, of names that are JSON strings already, one by one or with commas between them.
 #[must_use]
 pub fn encode_kept<'n>(quoted: impl Iterator<Item = &'n [u8]> + Clone) -> Vec<u8> {
     let text: usize = quoted.clone().map(|name| name.len().saturating_add(1)).sum();
@@ -88,16 +88,17 @@ pub fn encode_kept<'n>(quoted: impl Iterator<Item = &'n [u8]> + Clone) -> Vec<u8
     out
 }
 
+/// Room for one name and its score: enough for most, and the answer grows where it is not.
+const SCORE_BYTES: usize = 64;
+
 /// `HostPriorityList` of names that are JSON strings already.
 #[must_use]
 pub fn encode_scores<'n>(scores: impl Iterator<Item = (&'n [u8], i64)>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(scores.size_hint().0.saturating_mul(64).saturating_add(2));
+    let count_max = scores.size_hint().1.unwrap_or_default();
+    let mut out = Vec::with_capacity(count_max.saturating_mul(SCORE_BYTES).saturating_add(2));
     out.push(b'[');
     for (index, (name, score)) in scores.enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(br#"{"Host":"#);
+        out.extend_from_slice(if index > 0 { br#",{"Host":"# } else { br#"{"Host":"# });
         out.extend_from_slice(name);
         out.extend_from_slice(br#","Score":"#);
         push_integer(&mut out, score);
@@ -172,23 +173,7 @@ pub fn encode_error_text(text: &str) -> Vec<u8> {
 }
 
 fn push_integer(out: &mut Vec<u8>, number: i64) {
-    /// `-9223372036854775808` has nineteen digits.
-    const DIGITS_MAX: usize = 19;
-    let mut digits = [b'0'; DIGITS_MAX];
-    let mut rest = number.unsigned_abs();
-    let mut start = DIGITS_MAX;
-    for (place, digit) in digits.iter_mut().enumerate().rev() {
-        *digit += u8::try_from(rest % 10).unwrap_or_default();
-        rest /= 10;
-        start = place;
-        if rest == 0 {
-            break;
-        }
-    }
-    if number < 0 {
-        out.push(b'-');
-    }
-    out.extend_from_slice(digits.get(start..).unwrap_or_default());
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// A JSON string as Go's encoder writes it, with `<`, `>`, `&` and the two Unicode line separators escaped.

@@ -1,11 +1,15 @@
-//! The verdicts of one shape as what orders nodes, kept by position: thousands are read in every call, and next to nothing else.
+//! The verdicts of one shape as what orders nodes: thousands are read in every call, and next to nothing else.
 //!
-//! A page of the snapshot that did not change since the last call has no key that did.
+//! A page of the snapshot that did not change since the last call has no key that did. What a call names is taken from the front of the
+//! order of all nodes: a short list looks at little more than what it lists.
+
+use std::ops::ControlFlow;
 
 use berth_core::order::{Key, Selection};
 
+use super::ranking::Ranking;
 use super::{Judge, Remembered, Verdict};
-use crate::recall::Listed;
+use crate::recall::{Listed, NONE};
 use crate::snapshot::Snapshot;
 
 /// Keys by position.
@@ -15,17 +19,25 @@ pub(super) struct Keys {
     serial: u64,
     /// Of every page the stamp with which its keys were looked through.
     stamps: Vec<u64>,
-    /// [`Key::LAST`] where the pod does not fit, [`Key::UNKNOWN`] where nobody has asked yet.
-    keys: Vec<Key>,
+    ranking: Ranking,
 }
 
 /// What a filter answer names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Places in the call of the nodes that are named: best first where somebody is left out, else in the order of the call.
+    /// Places in the call of the nodes that are named: best first where the list is cut, else in the order of the call.
     pub places: Vec<usize>,
-    /// How many nodes fit.
-    pub fit_count: usize,
+    /// Whether nodes that fit are not named.
+    pub leaves_out: bool,
+}
+
+/// The nodes of a call that fit, in the order of the call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zoned {
+    /// Their places in the call.
+    pub places: Vec<usize>,
+    /// What orders each, and its zone.
+    pub keys: Vec<(Key, Option<u32>)>,
 }
 
 /// How a filter answer is cut.
@@ -39,37 +51,96 @@ pub struct Rules {
     pub clique: Option<u32>,
 }
 
+/// The places of a call by position.
+#[derive(Debug)]
+struct Asked {
+    places: Vec<u32>,
+}
+
+impl Asked {
+    /// `None` where a node is named twice: one place is not all of it then.
+    fn of(listed: &Listed, snapshot: &Snapshot) -> Option<Self> {
+        let mut places = vec![NONE; snapshot.roll.len()];
+        let mut is_twice = false;
+        for (place, position) in (0_u32..).zip(listed.positions()) {
+            if let Some(cell) = places.get_mut(position) {
+                is_twice |= *cell != NONE;
+                *cell = place;
+            }
+        }
+        (!is_twice).then_some(Self { places })
+    }
+
+    fn place(&self, position: usize) -> Option<usize> {
+        self.places.get(position).filter(|place| **place != NONE).and_then(|place| usize::try_from(*place).ok())
+    }
+}
+
 /// The key of a node for a pod whose group is in a clique, where it is in one.
-pub(super) fn in_clique(snapshot: &Snapshot, position: usize, key: Key, clique: Option<u32>) -> Key {
+fn in_clique(snapshot: &Snapshot, position: usize, key: Key, clique: Option<u32>) -> Key {
     let is_in = |clique| snapshot.standing(position).is_some_and(|standing| standing.clique == Some(clique));
     if clique.is_none_or(is_in) { key } else { key.outside() }
 }
 
 impl Remembered {
+    /// Knows all keys of the nodes that are asked for, of this snapshot.
+    fn bring_up(&mut self, judge: &mut Judge<'_>, snapshot: &Snapshot, asked: &Asked) {
+        self.catch_up(snapshot);
+        let Self { verdicts, keys: Keys { ranking, .. }, .. } = self;
+        for position in ranking.take_unknown(|position| asked.place(position).is_some()) {
+            let verdict = verdicts.get_mut(position).and_then(|known| judge.bring_up(known, snapshot, position));
+            ranking.set(position, verdict.map_or(Key::LAST, |verdict| key_of(snapshot, position, verdict)));
+        }
+    }
+
     /// Forgets the keys of nodes that changed since the last call.
     fn catch_up(&mut self, snapshot: &Snapshot) {
-        let Self { verdicts, keys: Keys { serial, stamps, keys }, .. } = self;
-        keys.resize(verdicts.len(), Key::UNKNOWN);
+        let Self { verdicts, keys: Keys { serial, stamps, ranking }, .. } = self;
+        ranking.grow(verdicts.len());
         stamps.resize(snapshot.pages.stamps().count(), 0);
         if *serial != snapshot.roll.serial() {
             *serial = snapshot.roll.serial();
             stamps.fill(0);
+            ranking.forget_order();
         }
         for ((start, stamp), seen) in snapshot.pages.stamps().zip(stamps) {
             if *seen == stamp {
                 continue;
             }
             *seen = stamp;
-            let cells = keys.iter_mut().zip(&*verdicts).enumerate().skip(start);
-            for ((position, (key, known)), version) in cells.zip(snapshot.pages.live_versions(start)) {
+            let known = verdicts.iter().enumerate().skip(start);
+            for ((position, known), version) in known.zip(snapshot.pages.live_versions(start)) {
                 let verdict = known.verdict.filter(|_| known.version == version && version != 0);
-                *key = match (version, verdict) {
+                let key = match (version, verdict) {
                     (0, _) => Key::LAST,
                     (_, None) => Key::UNKNOWN,
                     (_, Some(verdict)) => key_of(snapshot, position, verdict),
                 };
+                ranking.set(position, key);
             }
         }
+    }
+
+    /// Tells the nodes of a call that fit, best first: place, position, key.
+    fn walk(
+        &mut self,
+        snapshot: &Snapshot,
+        asked: &Asked,
+        clique: Option<u32>,
+        mut tell: impl FnMut(usize, usize, Key) -> ControlFlow<()>,
+    ) {
+        let all = self.keys.ranking.best_first();
+        let mut fitting = all.filter_map(|(position, key)| Some((key, asked.place(position)?, position)));
+        let mut tell = |(key, place, position)| tell(place, position, key);
+        // What the walk came to tell is told by then.
+        let _ended = if clique.is_none() {
+            fitting.try_for_each(&mut tell)
+        } else {
+            let inside = |(key, place, position)| (in_clique(snapshot, position, key, clique), place, position);
+            let mut fitting: Vec<_> = fitting.map(inside).collect();
+            fitting.sort_unstable();
+            fitting.into_iter().try_for_each(&mut tell)
+        };
     }
 }
 
@@ -80,28 +151,6 @@ fn key_of(snapshot: &Snapshot, position: usize, verdict: Verdict) -> Key {
     }
 }
 
-/// Tells every node that fits: its place in the call, its position, and what orders it.
-pub(super) fn for_each(
-    remembered: &mut Remembered,
-    judge: &mut Judge<'_>,
-    snapshot: &Snapshot,
-    listed: &Listed,
-    mut tell: impl FnMut(usize, usize, Key),
-) {
-    remembered.catch_up(snapshot);
-    for (place, position) in listed.positions().enumerate() {
-        let Some(key) = remembered.keys.keys.get_mut(position) else { continue };
-        if *key == Key::UNKNOWN {
-            let known = remembered.verdicts.get_mut(position);
-            let verdict = known.and_then(|known| judge.bring_up(known, snapshot, position));
-            *key = verdict.map_or(Key::LAST, |verdict| key_of(snapshot, position, verdict));
-        }
-        if *key != Key::LAST {
-            tell(place, position, *key);
-        }
-    }
-}
-
 /// See [`super::Evaluator::short_list`].
 pub(super) fn short_list(
     remembered: &mut Remembered,
@@ -109,25 +158,72 @@ pub(super) fn short_list(
     snapshot: &Snapshot,
     listed: &Listed,
     rules: Rules,
-) -> Listing {
+) -> Option<Listing> {
+    let asked = Asked::of(listed, snapshot)?;
+    remembered.bring_up(judge, snapshot, &asked);
     let Some(size) = rules.size else {
-        let mut places = Vec::with_capacity(listed.len());
-        for_each(remembered, judge, snapshot, listed, |place, _, _| places.push(place));
-        return Listing { fit_count: places.len(), places };
+        let ranking = &remembered.keys.ranking;
+        let fitting = listed.positions().enumerate().filter(|(_, position)| ranking.fits(*position));
+        return Some(Listing { places: fitting.map(|(place, _)| place).collect(), leaves_out: false });
     };
     let mut selection = Selection::new(size, rules.per_zone);
-    let mut fit_count = 0_usize;
-    for_each(remembered, judge, snapshot, listed, |place, position, key| {
-        fit_count = fit_count.saturating_add(1);
-        if let Some(standing) = snapshot.standing(position) {
-            let key =
-                if rules.clique.is_none_or(|clique| standing.clique == Some(clique)) { key } else { key.outside() };
-            selection.offer(key, place, standing.zone, standing.is_avoided);
+    let mut leaves_out = false;
+    let zone_count = snapshot.roll.zone_count();
+    remembered.walk(snapshot, &asked, rules.clique, |place, position, key| {
+        let Some(standing) = snapshot.standing(position) else { return ControlFlow::Continue(()) };
+        if selection.offer(key, place, standing.zone, standing.is_avoided) {
+            return ControlFlow::Continue(());
         }
+        leaves_out = true;
+        if selection.is_settled(zone_count) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     let mut places = selection.finish();
-    if fit_count <= size {
+    if !leaves_out && places.len() <= size {
         places.sort_unstable();
     }
-    Listing { places, fit_count }
+    Some(Listing { places, leaves_out })
+}
+
+/// See [`super::Evaluator::ranks`].
+pub(super) fn ranks(
+    remembered: &mut Remembered,
+    judge: &mut Judge<'_>,
+    snapshot: &Snapshot,
+    listed: &Listed,
+    clique: Option<u32>,
+) -> Option<Vec<u32>> {
+    let asked = Asked::of(listed, snapshot)?;
+    remembered.bring_up(judge, snapshot, &asked);
+    let mut best_first = Vec::with_capacity(listed.len());
+    remembered.walk(snapshot, &asked, clique, |place, _, _| {
+        best_first.push(place);
+        ControlFlow::Continue(())
+    });
+    let mut ranks = vec![0_u32; listed.len()];
+    for (rank, place) in (1_u32..).zip(best_first.into_iter().rev()) {
+        if let Some(cell) = ranks.get_mut(place) {
+            *cell = rank;
+        }
+    }
+    Some(ranks)
+}
+
+/// See [`super::Evaluator::zoned_keys`].
+pub(super) fn zoned(
+    remembered: &mut Remembered,
+    judge: &mut Judge<'_>,
+    snapshot: &Snapshot,
+    listed: &Listed,
+    clique: Option<u32>,
+) -> Option<Zoned> {
+    let asked = Asked::of(listed, snapshot)?;
+    remembered.bring_up(judge, snapshot, &asked);
+    let ranking = &remembered.keys.ranking;
+    let fitting = listed.positions().enumerate().filter(|(_, position)| ranking.fits(*position));
+    let told = fitting.filter_map(|(place, position)| {
+        let zone = snapshot.standing(position).and_then(|standing| standing.zone);
+        Some((place, (in_clique(snapshot, position, ranking.key(position)?, clique), zone)))
+    });
+    let (places, keys) = told.unzip();
+    Some(Zoned { places, keys })
 }

@@ -37,6 +37,11 @@ fn check(reader: &Reader, snapshot: &Snapshot, asked: &[&str]) {
         assert_eq!(quoted, format!("\"{name}\"").as_bytes(), "{list}");
     }
     assert_eq!(listed.quoted(list.as_bytes(), asked.len()), None);
+    let is_kept = |at: &usize| !at.is_multiple_of(3);
+    let places: Vec<usize> = (0..asked.len()).filter(is_kept).collect();
+    let runs: Vec<&[u8]> = listed.quoted_runs(list.as_bytes(), &places).collect();
+    let expected: Vec<&str> = places.iter().map(|at| asked[*at]).collect();
+    assert_eq!(runs.join(&b','), joined(&expected).into_bytes(), "{list}");
 }
 
 #[test]
@@ -117,6 +122,20 @@ fn plain(list: &[u8]) -> Option<Vec<&str>> {
     let names: Vec<&str> = list.split("\",\"").collect();
     let is_plain = |name: &&str| !name.contains(['"', '\\']) && !name.bytes().any(|b| b < b' ');
     names.iter().all(is_plain).then_some(names)
+}
+
+#[test]
+fn a_list_that_leaves_names_out_costs_no_look_up() {
+    let all = names(1000);
+    let snapshot = snapshot(1, &all);
+    let reader = Reader::default();
+    check(&reader, &snapshot, &all.iter().map(String::as_str).collect::<Vec<_>>());
+    let some: Vec<&str> = all.iter().enumerate().filter(|(at, _)| at % 5 != 3).map(|(_, name)| name.as_str()).collect();
+    let list = joined(&some);
+    let known = reader.known.load_full();
+    let mut walk = Walk { list: list.as_bytes(), known: &known, at: 0, next: 0, lookups: 0, listed: Listed::default() };
+    assert!(walk.all(&snapshot.roll).is_some());
+    assert_eq!((walk.lookups, walk.listed.len()), (0, 800));
 }
 
 #[test]

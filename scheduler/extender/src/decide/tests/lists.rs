@@ -49,6 +49,40 @@ fn same(quick: &[u8], slow: &[u8], what: &dyn std::fmt::Debug) {
     assert_eq!(value(quick), value(slow), "{what:?}");
 }
 
+/// One event of a cluster's life.
+fn change(rig: &mut Rig, draws: &mut Draws, round: usize) {
+    let node = rig.names[draws.below(rig.names.len())].clone();
+    match draws.below(9) {
+        0 => {
+            rig.cluster.index.apply(Event::NodeGone(name(&node)));
+        }
+        1 => {
+            let zone = ["a", "b", "c", "d"].get(draws.below(5)).copied();
+            let is_avoided = draws.below(3) == 0;
+            let facts = NodeFacts { zone: zone.map(str::to_owned), is_avoided, ..node_facts(&node) };
+            rig.cluster.index.apply(Event::Node(facts));
+        }
+        2 => {
+            let new = format!("m{round:04}");
+            add_node(&rig.cluster, &new, Some("b"));
+            rig.names.push(new);
+        }
+        3 => {
+            rig.cluster.index.apply(Event::PodGone(PodUid::new(&format!("h{}", draws.below(round + 1)))));
+        }
+        4 => {
+            let rack = u32::try_from(draws.below(5)).unwrap();
+            let generation = u64::try_from(round).unwrap() + 2;
+            rig.cluster.index.apply(Event::Report(Box::new(racked(&node, generation, rack))));
+        }
+        _ => {
+            let devices: Vec<u8> = (0..4).filter(|_| draws.below(2) == 0).collect();
+            hold(&rig.cluster, &format!("h{round}"), &node, &devices);
+            groups::join(&rig.cluster, &format!("g{round}"), &node, ["red", "blue"][round % 2]);
+        }
+    }
+}
+
 #[test]
 fn the_quick_way_says_what_the_slow_one_says_after_every_event() {
     let mut draws = Draws(3);
@@ -56,36 +90,7 @@ fn the_quick_way_says_what_the_slow_one_says_after_every_event() {
     rig.cluster.set_policy(groups::policy(""));
     let (mut written, mut left_to_the_slow_way) = (0, 0);
     for round in 0..1500_usize {
-        let node = rig.names[draws.below(rig.names.len())].clone();
-        match draws.below(9) {
-            0 => {
-                rig.cluster.index.apply(Event::NodeGone(name(&node)));
-            }
-            1 => {
-                let zone = ["a", "b", "c", "d"].get(draws.below(5)).copied();
-                let is_avoided = draws.below(3) == 0;
-                let facts = NodeFacts { zone: zone.map(str::to_owned), is_avoided, ..node_facts(&node) };
-                rig.cluster.index.apply(Event::Node(facts));
-            }
-            2 => {
-                let new = format!("m{round:04}");
-                add_node(&rig.cluster, &new, Some("b"));
-                rig.names.push(new);
-            }
-            3 => {
-                rig.cluster.index.apply(Event::PodGone(PodUid::new(&format!("h{}", draws.below(round + 1)))));
-            }
-            4 => {
-                let rack = u32::try_from(draws.below(5)).unwrap();
-                let generation = u64::try_from(round).unwrap() + 2;
-                rig.cluster.index.apply(Event::Report(Box::new(racked(&node, generation, rack))));
-            }
-            _ => {
-                let devices: Vec<u8> = (0..4).filter(|_| draws.below(2) == 0).collect();
-                hold(&rig.cluster, &format!("h{round}"), &node, &devices);
-                groups::join(&rig.cluster, &format!("g{round}"), &node, ["red", "blue"][round % 2]);
-            }
-        }
+        change(&mut rig, &mut draws, round);
         if round == 700 {
             rig.cluster.set_policy(groups::policy("shortList: {size: all, sizeSoft: 20}\n"));
         }
@@ -100,6 +105,9 @@ fn the_quick_way_says_what_the_slow_one_says_after_every_event() {
         let mut slow_pod = quick_pod.clone();
         slow_pod.metadata.uid = format!("s{round}");
         let list = list(&names);
+        let known = |name: &&String| rig.cluster.index.snapshot().position(name).is_some();
+        let nodes: Vec<&String> = names.iter().filter(known).collect();
+        let has_twice = nodes.iter().collect::<BTreeSet<_>>().len() < nodes.len();
         let borrowed: Vec<Cow<'_, str>> = names.iter().map(|name| Cow::Borrowed(name.as_str())).collect();
         // A pod that comes back gets a longer list, on either way.
         for attempt in 0..=draws.below(3) {
@@ -111,16 +119,20 @@ fn the_quick_way_says_what_the_slow_one_says_after_every_event() {
                     written += 1;
                 }
                 None => {
-                    assert!(slow.fits.is_empty(), "only where nothing fits, round {round}");
+                    assert!(slow.fits.is_empty() || has_twice, "only where nothing fits, round {round}");
                     left_to_the_slow_way += 1;
+                    break;
                 }
             }
         }
         let slow = rig.decider.prioritize(&slow_pod, &borrowed, Instant::now()).unwrap();
-        let quick = rig.decider.prioritize_list(&quick_pod, &list).unwrap();
-        same(&quick.body, &encode_priorities(&slow, &borrowed), &round);
+        let quick = rig.decider.prioritize_list(&quick_pod, &list);
+        assert_eq!(quick.is_none(), has_twice, "round {round}");
+        if let Some(quick) = quick {
+            same(&quick.body, &encode_priorities(&slow, &borrowed), &round);
+        }
     }
-    assert!(written > 1500 && left_to_the_slow_way > 100, "{written} {left_to_the_slow_way}");
+    assert!(written > 1000 && left_to_the_slow_way > 100, "{written} {left_to_the_slow_way}");
 }
 
 #[test]

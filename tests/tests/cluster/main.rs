@@ -15,6 +15,7 @@ mod plugin;
 mod preempt;
 mod reported;
 mod rights;
+mod runtime;
 mod scheduling;
 mod spread;
 mod stream;

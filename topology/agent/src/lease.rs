@@ -75,24 +75,15 @@ pub(crate) enum LeaseError {
     Random(#[source] io::Error),
 }
 
-/// Looks whether the node's runtime takes leases. An API server that is away is no reason to stop: the runtime was looked at before.
+/// Why the node's container runtime takes no leases; `None` where it does, or is not known.
 ///
 /// # Errors
-/// It does not.
-pub(crate) async fn check_runtime(client: Client, node: &NodeName) -> anyhow::Result<()> {
-    let nodes: Api<Node> = Api::all(client);
-    let status = match nodes.get_opt(node.as_str()).await {
-        Ok(found) => found.and_then(|node| node.status),
-        Err(error) => {
-            tracing::warn!(%error, "the node's runtime is not known; leases are given all the same");
-            None
-        }
-    };
+/// The API server does not say.
+pub(crate) async fn runtime_lack(client: Client, node: &NodeName) -> kube::Result<Option<String>> {
+    let status = Api::<Node>::all(client).get_opt(node.as_str()).await?.and_then(|node| node.status);
     let version = status.and_then(|status| status.node_info).map(|info| info.container_runtime_version);
-    match version.as_deref().and_then(runtime::lacks_cdi) {
-        Some(lack) => anyhow::bail!("--level enforced: {lack}; where it is switched on, --runtime-has-cdi says so"),
-        None => Ok(()),
-    }
+    let lack = version.as_deref().and_then(runtime::lacks_cdi);
+    Ok(lack.map(|lack| format!("{lack}; where it is switched on, --runtime-has-cdi says so")))
 }
 
 /// A qualified CDI device name, `berth.dev/gpu=lease-<32 hexadecimal digits>`.

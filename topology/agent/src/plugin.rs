@@ -181,7 +181,7 @@ impl Plugin {
     }
 
     fn say(&self, is_accepting: bool) {
-        self.shared.metrics.plugin.accepting(is_accepting);
+        self.shared.metrics.plugin.accepting(is_accepting && !self.shared.statement.is_closed());
         self.shared.statement.plugs(DevicePlugin { level: self.config.level, is_accepting });
     }
 }

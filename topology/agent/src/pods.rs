@@ -1,6 +1,6 @@
 //! The pods bound to this node, as the API server tells: who they are, what their containers ask for, and their plans. Judges none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -38,6 +38,8 @@ pub(crate) struct Pod {
     pub(crate) is_acknowledged: bool,
     /// Init containers and sidecars in their order, then the others in theirs: the order in which the kubelet admits them.
     pub(crate) containers: Vec<Container>,
+    /// Those of them that run and ask for extended resources, as the kubelet told last.
+    pub(crate) running: BTreeSet<String>,
     /// The text of its plan.
     pub(crate) plan: Option<String>,
 }
@@ -195,6 +197,11 @@ pub(crate) fn read(object: api::Pod) -> Pod {
         kind,
         resources: resources(container.resources.unwrap_or_default()),
     });
+    let containers: Vec<Container> = containers.collect();
+    let statuses = status.init_container_statuses.into_iter().chain(status.container_statuses).flatten();
+    let running = statuses.filter(|status| status.state.as_ref().is_some_and(|state| state.running.is_some()));
+    let asks = |name: &String| containers.iter().any(|own| own.name == *name && !own.resources.is_empty());
+    let running = running.map(|status| status.name).filter(asks).collect();
     Pod {
         uid: metadata.uid.unwrap_or_default(),
         namespace: metadata.namespace.unwrap_or_default(),
@@ -202,7 +209,8 @@ pub(crate) fn read(object: api::Pod) -> Pod {
         is_ended: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         is_deleting: metadata.deletion_timestamp.is_some(),
         is_acknowledged: status.start_time.is_some(),
-        containers: containers.collect(),
+        containers,
+        running,
         plan: metadata.annotations.unwrap_or_default().remove(PLAN_KEY),
     }
 }
@@ -231,7 +239,17 @@ mod tests {
 
     #[test]
     fn a_pod_is_read_with_its_containers_in_the_order_of_their_admission() {
-        let read = read(pod("p", "u", r#"{"phase":"Pending","startTime":"2026-11-21T00:00:00Z"}"#));
+        let state = |name: &str, state: &str| {
+            format!(
+                r#"{{"name":"{name}","image":"","imageID":"","ready":false,"restartCount":0,"state":{{"{state}":{{}}}}}}"#
+            )
+        };
+        let (main, other) = (state("main", "running"), state("other", "running"));
+        let init = [state("pull", "waiting"), state("side", "running")].join(",");
+        let status = format!(
+            r#"{{"phase":"Pending","startTime":"2026-11-21T00:00:00Z","initContainerStatuses":[{init}],"containerStatuses":[{main},{other}]}}"#
+        );
+        let read = read(pod("p", "u", &status));
         let gpus = |count| BTreeMap::from([("nvidia.com/gpu".to_owned(), count)]);
         let container = |name: &str, kind, resources| Container { name: name.to_owned(), kind, resources };
         let containers = vec![
@@ -241,7 +259,11 @@ mod tests {
         ];
         let (uid, namespace, name) = ("u".to_owned(), "n".to_owned(), "p".to_owned());
         let (is_ended, is_deleting, is_acknowledged, plan) = (false, false, true, Some("P".to_owned()));
-        assert_eq!(read, Pod { uid, namespace, name, is_ended, is_deleting, is_acknowledged, containers, plan });
+        let running = BTreeSet::from(["main".to_owned()]);
+        assert_eq!(
+            read,
+            Pod { uid, namespace, name, is_ended, is_deleting, is_acknowledged, containers, running, plan }
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use kube::runtime::watcher::DefaultBackoff;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::admin::{self, Admin};
 use crate::args::{Args, Format};
@@ -44,6 +45,9 @@ const LEAVING_SAID_WITHIN: Duration = Duration::from_secs(5);
 ///
 /// Source: the scheduler's own limit of a bind, `WORK_MAX` in scheduler/extender/src/bind/api.rs.
 const BINDS_END_WITHIN: Duration = Duration::from_secs(3);
+
+/// How often a runtime that takes no leases is looked at again: a person exchanges it, and the kubelet tells within seconds.
+const RUNTIME_LOOKED_AT_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs until a signal, or prints one report.
 pub(crate) fn main(args: Args) -> Result<()> {
@@ -115,12 +119,13 @@ async fn serve(args: Args) -> Result<()> {
         }
         None => false,
     };
+    let mut mended = None;
     let (object, writing) = if args.no_object {
         args.plugin.refuse_without_object()?;
         (Object::Absent(readiness.clone()), None)
     } else {
         let client = publish::client(&args).await?;
-        start_beside(&args, &client, &statement, &metrics).await?;
+        mended = start_beside(&args, &client, &statement, &metrics).await?;
         let writer = Writer {
             publisher: Publisher::new(node.clone(), client, Arc::clone(&statement)),
             statement: Arc::clone(&statement),
@@ -146,18 +151,16 @@ async fn serve(args: Args) -> Result<()> {
     tracing::info!(node, version = VERSION, admin = %listener.local_addr()?, "agent started");
     let mut admin = tokio::spawn(admin::serve(listener, Admin { metrics, readiness }));
     let mut reporting = tokio::spawn(reporter.run());
-    let mut writing = tokio::spawn(async move {
-        match writing {
-            Some(writing) => writing.await,
-            None => std::future::pending().await,
-        }
-    });
     tokio::select! {
         _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "told to end"),
         _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "told to end"),
         ended = &mut admin => match ended.context("the admin endpoint ended")? {},
         ended = &mut reporting => match ended.context("the reporting loop ended")? {},
-        ended = &mut writing => match ended.context("the writing loop ended")?.context("the writing loop ended")? {},
+        ended = finished(writing) => match ended.context("the writing loop ended")? {},
+        ended = finished(mended) => {
+            ended.context("looking at the runtime ended")?;
+            tracing::info!("the container runtime takes CDI devices now: starting anew");
+        }
     }
     tokio::select! {
         () = leave(&leaving) => {}
@@ -168,6 +171,14 @@ async fn serve(args: Args) -> Result<()> {
     Ok(())
 }
 
+/// How a task ended; never, where there is none.
+async fn finished<T>(task: Option<JoinHandle<T>>) -> Result<T, JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// An object that is being looked for, and what its writer tells of it.
 fn awaited(wait: Duration) -> (Object, Handover) {
     let (published, found) = oneshot::channel();
@@ -175,8 +186,15 @@ fn awaited(wait: Duration) -> (Object, Handover) {
     (Object::Awaited { published: found, is_read, wait }, Handover { published, is_read: was_read })
 }
 
-/// Starts what watches and serves beside the report: who holds what, and the device plugin.
-async fn start_beside(args: &Args, client: &Client, statement: &Arc<Statement>, metrics: &Arc<Metrics>) -> Result<()> {
+/// Starts what watches and serves beside the report: who holds what, and the device plugin. Where the plugin cannot be, because the
+/// container runtime would start containers without their leases, the hardware is reported all the same; the task that is returned then
+/// ends when the runtime is another one.
+async fn start_beside(
+    args: &Args,
+    client: &Client,
+    statement: &Arc<Statement>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<JoinHandle<()>>> {
     if let Some(socket) = args.pod_resources.clone() {
         let (statement, metrics) = (Arc::clone(statement), Arc::clone(metrics));
         let node =
@@ -185,16 +203,29 @@ async fn start_beside(args: &Args, client: &Client, statement: &Arc<Statement>, 
         tokio::spawn(holders.run());
     }
     let node = args.node_name.as_deref().unwrap_or_default();
-    let Some(mut config) = args.plugin.config(node, args.pod_resources.clone())? else { return Ok(()) };
-    if !args.plugin.runtime_has_cdi {
-        match lease::check_runtime(client.clone(), &config.node).await {
-            Err(lack) if config.level == Level::Enforced => return Err(lack),
-            Err(_) => {
-                tracing::info!("the runtime takes no CDI devices: containers get environment and device files");
-                config.cdi = None;
-            }
-            Ok(()) => {}
+    let Some(mut config) = args.plugin.config(node, args.pod_resources.clone())? else { return Ok(None) };
+    let looked =
+        if args.plugin.runtime_has_cdi { Ok(None) } else { lease::runtime_lack(client.clone(), &config.node).await };
+    // It was looked at before, so an API server that is away is no reason against it.
+    let lack = looked.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the node's runtime is not known; leases are given all the same");
+        None
+    });
+    match lack {
+        Some(lack) if config.level == Level::Enforced => {
+            tracing::error!(
+                lack,
+                "plans cannot be enforced here: this agent is no device plugin, and the node gets no pods with GPUs"
+            );
+            metrics.lease.lacks_cdi();
+            statement.lacks_cdi(lack);
+            return Ok(Some(tokio::spawn(until_mended(client.clone(), config.node))));
         }
+        Some(_) => {
+            tracing::info!("the runtime takes no CDI devices: containers get environment and device files");
+            config.cdi = None;
+        }
+        None => {}
     }
     let pods = pods::watch(publish::watching_client(args).await?, config.node.as_str());
     let leases = (config.level == Level::Enforced).then(|| Leases::open(&config.lease_dir)).transpose()?.map(Arc::new);
@@ -207,7 +238,18 @@ async fn start_beside(args: &Args, client: &Client, statement: &Arc<Statement>, 
     }
     let plugin = Plugin::new(config, leases, pods, Arc::clone(statement), Arc::clone(metrics));
     tokio::spawn(plugin.run());
-    Ok(())
+    Ok(None)
+}
+
+/// Waits until the node's container runtime is one that takes leases.
+async fn until_mended(client: Client, node: NodeName) {
+    loop {
+        tokio::time::sleep(RUNTIME_LOOKED_AT_EVERY).await;
+        // An API server that does not answer says nothing new of the runtime.
+        if let Ok(None) = lease::runtime_lack(client.clone(), &node).await {
+            return;
+        }
+    }
 }
 
 /// Says that the device plugin stops, and waits until no pod can be on its way any more; at once, where there is none.

@@ -3,7 +3,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use berth_model::{DevicePlugin, Drift, Generation, NodeTopology, Refusal};
+use berth_model::{DevicePlugin, Drift, Finding, Generation, NodeTopology, Refusal};
+use berth_probe::finding;
 use berth_proto::{Status, decode};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -36,6 +37,8 @@ struct Known {
     plugin: Option<DevicePlugin>,
     /// Whether this agent is about to stop: it accepts nothing any more.
     is_leaving: bool,
+    /// Why the container runtime is known to give containers no CDI devices, where plans are to be enforced.
+    runtime_lack: Option<String>,
     /// The report in the object as the API server last showed it.
     published: Option<Status>,
     /// Highest generation ever met, because the object may be deleted while we run.
@@ -52,6 +55,7 @@ impl Statement {
             refusals: Vec::new(),
             plugin: None,
             is_leaving: false,
+            runtime_lack: None,
             published: None,
             generation_seen: Generation(0),
         };
@@ -119,6 +123,18 @@ impl Statement {
         self.settle();
     }
 
+    /// Says that the container runtime gives containers no CDI devices. From now on nothing is accepted; the first cause stands.
+    pub(crate) fn lacks_cdi(&self, cause: String) {
+        self.known().runtime_lack.get_or_insert(cause);
+        self.settle();
+    }
+
+    /// Whether nothing is accepted any more, whatever the device plugin says.
+    pub(crate) fn is_closed(&self) -> bool {
+        let known = self.known();
+        known.is_leaving || known.runtime_lack.is_some()
+    }
+
     /// Says that the device plugin is about to stop, whatever it says from now on, and returns once the object says so too; never, while
     /// nothing is read. Whether there is a plugin; at once, where there is none.
     pub(crate) async fn leave(&self) -> bool {
@@ -177,11 +193,18 @@ impl Statement {
     /// Says what is true now, unless that is said already, and returns it; `None` before the first reading.
     pub(crate) fn settle(&self) -> Option<Status> {
         let mut known = self.known();
-        let Known { read, drifts, refusals, plugin, is_leaving, published, generation_seen } = &*known;
+        let Known { read, drifts, refusals, plugin, is_leaving, runtime_lack, published, generation_seen } = &*known;
         let read = read.clone()?;
-        let plugin = plugin.map(|plugin| DevicePlugin { is_accepting: plugin.is_accepting && !is_leaving, ..plugin });
+        let is_closed = *is_leaving || runtime_lack.is_some();
+        let plugin = plugin.map(|plugin| DevicePlugin { is_accepting: plugin.is_accepting && !is_closed, ..plugin });
         let drifts = drifts.clone().unwrap_or_else(|| drifts_of(published.as_ref(), &read));
         let read = read.with_drifts(drifts).with_refusals(refusals.clone()).with_device_plugin(plugin);
+        let found = runtime_lack.iter().map(|cause| Finding {
+            code: finding::RUNTIME_WITHOUT_CDI.to_owned(),
+            device: String::new(),
+            text: cause.clone(),
+        });
+        let read = found.fold(read, NodeTopology::with_finding);
         let report = report::next(published.as_ref(), self.said.borrow().as_ref(), *generation_seen, &read);
         known.generation_seen = known.generation_seen.max(Generation(report::generation_of(&report)));
         // Under the lock, so that two who settle at once say things in the order of their generations.

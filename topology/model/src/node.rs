@@ -158,6 +158,14 @@ impl NodeTopology {
         self
     }
 
+    /// The same topology with one finding more.
+    #[must_use]
+    pub fn with_finding(mut self, finding: Finding) -> Self {
+        self.parts.findings.push(finding);
+        self.parts.findings.sort();
+        self
+    }
+
     /// The same topology with another state of the device plugin.
     #[must_use]
     pub fn with_device_plugin(mut self, device_plugin: Option<DevicePlugin>) -> Self {

@@ -1,4 +1,4 @@
-//! The closed list of finding codes that a probe may put into a report.
+//! The closed list of finding codes that a report may carry: a probe's, and the one that an agent knows.
 
 /// A GPU that NVML does not read and that was not known before.
 pub const GPU_UNREADABLE: &str = "gpu-unreadable";
@@ -31,8 +31,11 @@ pub const BOOT_ID_UNKNOWN: &str = "boot-id-unknown";
 /// A kernel file made no sense.
 pub const SYSFS_UNREADABLE: &str = "sysfs-unreadable";
 
+/// Plans are to be enforced and the container runtime gives containers no CDI devices. Found by who gives leases, not by a probe.
+pub const RUNTIME_WITHOUT_CDI: &str = "runtime-without-cdi";
+
 /// All of them.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 16] = [
     GPU_UNREADABLE,
     GPU_UNLISTED,
     GPU_REFUSED,
@@ -48,4 +51,5 @@ pub const ALL: [&str; 15] = [
     NIC_REFUSED,
     BOOT_ID_UNKNOWN,
     SYSFS_UNREADABLE,
+    RUNTIME_WITHOUT_CDI,
 ];

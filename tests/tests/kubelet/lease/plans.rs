@@ -2,10 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use berth_core::annotation::Note;
+use berth_proto::NodeTopology;
 use berth_tests::real_cluster::SOON;
 use berth_tests::real_node::{Said, can_run};
 use berth_tests::running::plan_of;
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
 use serde_json::json;
 
 use super::stage::{NODE, Stage, gpu_pod};
@@ -49,6 +51,21 @@ impl Stage {
         let id = main.container_id.as_deref().and_then(|id| id.split_once("://")).context("no id")?.1;
         let kill = "for p in /proc/[0-9]*; do if grep -q \"$ID\" $p/cgroup; then kill -9 ${p#/proc/}; fi; done";
         self.shell(&format!("ID={id}; {{ {kill}; }} 2>/dev/null; true")).await
+    }
+
+    /// Lets who waits for a lease start without it, as a runtime does that looks for no specs: containerd 2.4 cannot be told not to, so
+    /// specs that give nothing stand for it.
+    fn ignore_leases(&self) -> Result<()> {
+        let node = &self.0.nodes[0];
+        for entry in std::fs::read_dir(node.folder().join("berth/leases"))? {
+            let lease = entry?.path();
+            let name = lease.file_stem().and_then(|name| name.to_str()).context("a name")?;
+            let edits = json!({"env": ["NOTHING=given"]});
+            let devices = json!([{"name": name, "containerEdits": edits}]);
+            let spec = json!({"cdiVersion": "0.3.0", "kind": "berth.dev/gpu", "devices": devices});
+            std::fs::write(node.inside(&format!("/run/cdi/berth.dev-gpu-{name}.json")), spec.to_string())?;
+        }
+        Ok(())
     }
 
     /// What the container `main` said at its first start and after its crash.
@@ -95,5 +112,32 @@ async fn a_wrong_or_foreign_plan_gives_nothing_and_a_planned_stop_takes_nothing(
     for name in ["good", "meanwhile"] {
         stage.0.delete(name).await?;
     }
-    stage.until_metric("berth_agent_leases{state=\"held\"}", 0.0).await
+    stage.until_metric("berth_agent_leases{state=\"held\"}", 0.0).await?;
+    a_runtime_that_ignores_leases_gets_no_more_pods(&mut stage).await
+}
+
+/// The runtime starts a container that must not start: it has nothing, and nobody follows it.
+async fn a_runtime_that_ignores_leases_gets_no_more_pods(stage: &mut Stage) -> Result<()> {
+    stage.0.running.set_policy("apiVersion: config.berth.dev/v1alpha1\nkind: Policy\n").await?;
+    let mut by_hand = gpu_pod("by-hand", 1);
+    by_hand["spec"]["nodeName"] = json!(NODE);
+    stage.0.create(&by_hand).await?;
+    stage.is_refused("by-hand", "no-plan").await?;
+    stage.ignore_leases()?;
+    let (_, said) = stage.0.until_running("by-hand").await?;
+    assert_eq!((said.berth_devices, said.nodes.as_slice()), (None, [].as_slice()));
+    stage.0.until_accepting(NODE, "enforced", false).await?;
+    let reports: Api<NodeTopology> = Api::all(stage.0.running.plane.client());
+    let findings = reports.get(NODE).await?.status.context("a report")?.findings;
+    let cause = "container main of pod default/by-hand runs though it has no lease: the container runtime looks for no CDI specs";
+    assert!(findings.iter().any(|f| f.code == "runtime-without-cdi" && f.text == cause), "{findings:?}");
+    stage.until_metric("berth_agent_runtime_without_cdi", 1.0).await?;
+    stage.0.create(&gpu_pod("next", 1)).await?;
+    let words = "berth: device plugin of the node accepts no pods now";
+    stage.0.running.until_failed_scheduling("next", words, SOON).await?;
+
+    stage.0.delete("by-hand").await?;
+    stage.0.nodes[0].agent.as_mut().unwrap().restart()?;
+    stage.holds_its_plan("next").await?;
+    stage.0.delete("next").await
 }

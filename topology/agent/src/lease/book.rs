@@ -97,6 +97,13 @@ pub(super) fn judge(book: &Book, lease: &Lease, look: &Look<'_>) -> Verdict {
     }
 }
 
+/// Whether a refused container runs all the same, and had no lease before: its runtime did not look for the spec that is not there.
+pub(super) fn is_ignored(book: &Book, refusal: &Refusal, pods: &OnNode) -> bool {
+    let is_running = pods.of_uid(&refusal.pod_uid).is_some_and(|pod| pod.running.contains(&refusal.container));
+    let is_own = |holder: &Holder| holder.pod_uid == refusal.pod_uid && holder.container == refusal.container;
+    is_running && !book.values().filter_map(|lease| lease.holder.as_ref()).any(is_own)
+}
+
 fn refuse(pod: &Pod, container: &str, reason: RefusalReason, text: String) -> Verdict {
     Verdict::Refuse(Box::new(Refusal {
         pod: format!("{}/{}", pod.namespace, pod.name),

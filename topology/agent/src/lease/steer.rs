@@ -83,6 +83,8 @@ pub(crate) struct Steering {
     tidied_at: Option<Instant>,
     /// What the log was told of the kubelet.
     told: Option<String>,
+    /// Whether it was said that the runtime ignores leases.
+    is_runtime_told: bool,
 }
 
 impl Steering {
@@ -120,6 +122,7 @@ impl Steering {
             unseen,
             tidied_at,
             told,
+            is_runtime_told: false,
         })
     }
 
@@ -193,11 +196,31 @@ impl Steering {
         }
         self.unseen = unseen;
         refusals.extend(self.tidy(cards.as_ref()));
-        self.refuse(refusals);
         let (book, _) = self.leases.book();
+        if let Some(refusal) = refusals.values().find(|refusal| book::is_ignored(&book, refusal, &pods)) {
+            self.say_ignored(refusal);
+        }
+        self.refuse(refusals);
         let pending = book.values().filter(|lease| lease.holder.is_none()).count();
         self.metrics.lease.live(pending, book.len().saturating_sub(pending));
         pending > 0
+    }
+
+    /// Says that the runtime starts containers without their leases: no pod that comes could get its devices.
+    fn say_ignored(&mut self, refusal: &Refusal) {
+        if std::mem::replace(&mut self.is_runtime_told, true) {
+            return;
+        }
+        let Refusal { pod, container, .. } = refusal;
+        tracing::error!(
+            pod,
+            container,
+            "the container runtime started a container without its lease: no more pods are accepted"
+        );
+        self.metrics.lease.lacks_cdi();
+        self.statement.lacks_cdi(format!(
+            "container {container} of pod {pod} runs though it has no lease: the container runtime looks for no CDI specs"
+        ));
     }
 
     fn pending(&self) -> Vec<Lease> {

@@ -1,5 +1,7 @@
 //! Cards, pods and plans for the tests of leases.
 
+use std::collections::BTreeSet;
+
 use berth_core::annotation::{Container as Part, Device, Level, Note};
 use berth_model::{CpuSet, Gpu, GpuDetail, GpuIndex, GpuUuid, Health, PciAddress};
 
@@ -51,6 +53,7 @@ pub(super) fn pod(name: &str, uid: &str, containers: &[(&str, Kind, usize)], pla
         is_deleting: false,
         is_acknowledged: true,
         containers: containers.iter().map(container).collect(),
+        running: BTreeSet::new(),
         plan: plan.map(|note| note.to_json().unwrap()),
     }
 }

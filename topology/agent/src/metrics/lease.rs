@@ -32,6 +32,7 @@ pub(crate) struct LeaseMetrics {
     given: Family<ResultLabel, Counter>,
     duration: Histogram,
     refusals: Family<ReasonLabel, Gauge>,
+    without_cdi: Gauge,
 }
 
 impl LeaseMetrics {
@@ -47,10 +48,13 @@ impl LeaseMetrics {
         let refusals = Family::<ReasonLabel, Gauge>::default();
         let text = "Containers that wait without devices by reason of the refusal";
         registry.register("lease_refusals", text, refusals.clone());
+        let without_cdi = Gauge::default();
+        let text = "1 where plans are to be enforced and the container runtime gives containers no CDI devices";
+        registry.register("runtime_without_cdi", text, without_cdi.clone());
         for result in ["planned", "permuted"] {
             given.get_or_create(&ResultLabel { result }).inc_by(0);
         }
-        let made = Self { live, given, duration, refusals };
+        let made = Self { live, given, duration, refusals, without_cdi };
         made.live(0, 0);
         made.refused(&[]);
         made
@@ -70,6 +74,11 @@ impl LeaseMetrics {
         if let Some(waited) = waited {
             self.duration.observe(waited.as_secs_f64());
         }
+    }
+
+    /// Shows that the container runtime gives no CDI devices.
+    pub(crate) fn lacks_cdi(&self) {
+        self.without_cdi.set(1);
     }
 
     /// Shows what is refused.

@@ -35,7 +35,7 @@ impl PluginMetrics {
         let text = "1 for what plans for this node promise: advice, preferred, enforced";
         registry.register("level", text, level.clone());
         let accepting = Gauge::default();
-        let text = "1 while the kubelet knows all resources of the device plugin and it is not about to stop";
+        let text = "1 while the kubelet knows all resources of the device plugin, it is not about to stop, and its runtime takes leases";
         registry.register("plugin_accepting", text, accepting.clone());
         let registrations = Family::<ResultLabel, Counter>::default();
         let text = "Registrations of resources with the kubelet by result: ok, failed";

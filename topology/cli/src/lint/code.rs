@@ -281,6 +281,12 @@ pub(crate) const TABLE: &[Entry] = &[
         "a kernel file made no sense",
         "compare the named file; a partial mount of /sys shows this",
     ),
+    row(
+        finding::RUNTIME_WITHOUT_CDI,
+        Error,
+        "the node is to enforce plans and its container runtime gives containers no CDI devices: it gets no pods with GPUs",
+        "switch CDI on (containerd: enable_cdi = true), restart runtime and agent, and delete pods that run without devices",
+    ),
 ];
 
 /// For a code of a newer agent.

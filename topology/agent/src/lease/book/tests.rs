@@ -131,6 +131,27 @@ fn nothing_is_given_before_everything_is_known() {
     }
 }
 
+#[test]
+fn a_refused_container_that_runs_shows_a_runtime_without_cdi_unless_it_had_a_lease() {
+    let mut scene = Scene::new();
+    let running = |pod: Pod, names: &[&str]| Pod { running: set(names), ..pod };
+    let planless = || pod("p", "u", MAIN, None);
+    scene.pods([planless()]);
+    let Verdict::Refuse(refusal) = scene.judge(0) else { panic!("{:?}", scene.judge(0)) };
+    let mut is_ignored = |pod: Pod| {
+        scene.pods([pod]);
+        is_ignored(&scene.book, &refusal, &scene.pods)
+    };
+    assert!(!is_ignored(planless()) && !is_ignored(running(planless(), &["side"])), "it waits");
+    assert!(!is_ignored(running(pod("p", "v", MAIN, None), &["main"])), "the next pod of the name");
+    assert!(is_ignored(running(planless(), &["main"])));
+    // The kubelet forgot its first lease, and its status is of the time when it had it.
+    let mut scene = Scene::new();
+    scene.give(0);
+    scene.pods([running(planless(), &["main"])]);
+    assert!(!super::is_ignored(&scene.book, &refusal, &scene.pods));
+}
+
 fn known_pod(pods: &OnNode) -> Pod {
     (**pods.named("n", "p").unwrap()).clone()
 }

@@ -22,6 +22,7 @@ fn pod(name: &str, containers: &[(&str, usize)], plan: Option<String>) -> Pod {
         is_deleting: false,
         is_acknowledged: false,
         containers: containers.iter().map(container).collect(),
+        running: BTreeSet::new(),
         plan,
     }
 }

@@ -106,3 +106,16 @@ fn without_a_report_only_a_pool_that_demands_nothing_places_by_count() {
     assert_eq!(verdict(&missing(&[("pool", "a")]), &policy), Err(Reason::LevelUnmet));
     assert_eq!(verdict(&missing(&[("pool", "b")]), &policy), Ok(Level::Advice));
 }
+
+#[test]
+fn without_a_word_of_policy_the_label_of_a_level_demands_it_and_an_empty_list_demands_nothing() {
+    let labels = |level: &'static str| [("berth.dev/level", level)];
+    let preferred = Some((Level::Preferred, true));
+    let (silent, empty) = (policy(""), policy("levels: []\n"));
+    assert_eq!(verdict(&node(&labels("enforced"), preferred), &silent), Err(Reason::LevelUnmet));
+    assert_eq!(verdict(&node(&labels("preferred"), None), &silent), Err(Reason::LevelUnmet));
+    assert_eq!(verdict(&node(&labels("preferred"), preferred), &silent), Ok(Level::Preferred));
+    assert_eq!(verdict(&node(&labels("advice"), None), &silent), Ok(Level::Advice));
+    assert_eq!(verdict(&node(&[], None), &silent), Ok(Level::Advice));
+    assert_eq!(verdict(&node(&labels("enforced"), None), &empty), Ok(Level::Advice));
+}

@@ -47,8 +47,7 @@ struct Document {
     left: left::LeftSpec,
     #[serde(default)]
     expected: Vec<Spanned<left::KindSpec>>,
-    #[serde(default)]
-    levels: Vec<Spanned<levels::PoolSpec>>,
+    levels: Option<Vec<Spanned<levels::PoolSpec>>>,
     default_class: Option<Spanned<String>>,
     classes: Option<Spanned<BTreeMap<String, ClassSpec>>>,
 }
@@ -153,7 +152,7 @@ pub(super) fn built_in() -> Policy {
         seed: Vec::new(),
         learned_pods: left::LEARNED_PODS,
         expected: None,
-        levels: Vec::new(),
+        levels: levels::built_in(),
     }
 }
 
@@ -183,7 +182,9 @@ pub(super) fn parse(document: &str) -> Result<Policy, PolicyError> {
     resources::take(&mut policy.resources, &document.resources)?;
     take_shares(&mut policy.shares, &document.shares)?;
     take_topology(&mut policy, &document.topology)?;
-    policy.levels = levels::take(&document.levels)?;
+    if let Some(pools) = &document.levels {
+        policy.levels = levels::take(pools)?;
+    }
     take_list(&mut policy.short_list, &document.short_list)?;
     if let Some(steps) = &document.order.soft_steps {
         policy.soft_steps = bounded(steps, "order.softSteps", 1, 16)?;

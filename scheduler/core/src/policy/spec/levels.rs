@@ -24,6 +24,18 @@ pub(super) struct PoolSpec {
     evict_after_seconds: Option<Spanned<u64>>,
 }
 
+/// Label of a node by which its pool is told: it is what the DaemonSets of agents go by, so it demands what they are to give.
+const LABEL: &str = "berth.dev/level";
+
+/// What a label demands where a policy names no pools.
+pub(super) fn built_in() -> Vec<Pool> {
+    let pool = |level: Level| {
+        let selector = BTreeMap::from([(LABEL.to_owned(), level.word().to_owned())]);
+        Pool { selector, level, evict_after_seconds: None }
+    };
+    [Level::Enforced, Level::Preferred].map(pool).into()
+}
+
 /// Takes the pools in their order.
 pub(super) fn take(given: &[Spanned<PoolSpec>]) -> Result<Vec<Pool>, PolicyError> {
     if let Some(more) = given.get(POOLS_MAX) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use berth_extender::bind::memory::MemoryBinder;
+use berth_extender::convert::into_request;
 use berth_extender::decide::{Decider, Mode};
 use berth_extender::http::Decide;
 use berth_extender::wire::LastPod;
@@ -60,7 +61,7 @@ fn one(node_count: usize, name_count: usize, args: &ServeArgs) -> Result<Scale> 
     let bodies: Vec<Bytes> = (0..PODS).map(|number| template.body(&pod::uid(number))).collect();
     let last_pod = LastPod::default();
     let call = |body: &Bytes| {
-        let args = last_pod.split(body).context("the body is not read")?;
+        let args = last_pod.split(body, into_request).context("the body is not read")?;
         let answer = decider.filter_list(&args.pod, args.list).context("no answer")?;
         ensure!(answer.asked_count == name_count, "{} names were read of {name_count}", answer.asked_count);
         Ok(())

@@ -19,23 +19,31 @@ const SPREAD_OWNERS: [&str; 3] = ["ReplicaSet", "ReplicationController", "Statef
 /// The part of a pod that decisions look at.
 #[must_use]
 pub fn pod_request(pod: &Pod) -> PodRequest {
-    let containers = |list: &[Container]| list.iter().map(container_request).collect();
+    into_request(pod.clone())
+}
+
+/// The same of a pod that nobody needs any more: a call's is read for this alone, and copying it took as long as reading.
+#[must_use]
+pub fn into_request(pod: Pod) -> PodRequest {
+    let has_soft_wishes = has_soft_wishes(&pod);
+    let Pod { metadata, spec, status } = pod;
+    let containers = |list: Vec<Container>| list.into_iter().map(container_request).collect();
     PodRequest {
-        namespace: pod.metadata.namespace.clone(),
-        name: pod.metadata.name.clone(),
-        uid: pod.metadata.uid.clone(),
-        annotations: pod.metadata.annotations.clone(),
-        labels: pod.metadata.labels.clone(),
-        containers: containers(&pod.spec.containers),
-        init_containers: containers(&pod.spec.init_containers),
-        overhead: amounts(&pod.spec.overhead),
-        has_soft_wishes: has_soft_wishes(pod),
-        is_guaranteed: pod.status.qos_class == "Guaranteed"
-            && pod.spec.resources.requests.is_empty()
-            && pod.spec.resources.limits.is_empty(),
-        admitted_at: pod.status.start_time.clone(),
-        priority: pod.spec.priority.unwrap_or(0),
-        nominated_node: pod.status.nominated_node_name.clone(),
+        namespace: metadata.namespace,
+        name: metadata.name,
+        uid: metadata.uid,
+        annotations: metadata.annotations,
+        labels: metadata.labels,
+        containers: containers(spec.containers),
+        init_containers: containers(spec.init_containers),
+        overhead: amounts(spec.overhead),
+        has_soft_wishes,
+        is_guaranteed: status.qos_class == "Guaranteed"
+            && spec.resources.requests.is_empty()
+            && spec.resources.limits.is_empty(),
+        admitted_at: status.start_time,
+        priority: spec.priority.unwrap_or(0),
+        nominated_node: status.nominated_node_name,
     }
 }
 
@@ -72,15 +80,16 @@ fn rank(pod: &Pod, totals: &Totals) -> Rank {
     }
 }
 
-fn container_request(container: &Container) -> ContainerRequest {
-    let mut requests = amounts(&container.resources.limits);
+fn container_request(container: Container) -> ContainerRequest {
+    let Container { name, restart_policy, resources, .. } = container;
+    let mut requests = amounts(resources.limits);
     // A request that is not named is the limit. Source: k8s.io/kubernetes `pkg/apis/core/v1/defaults.go`, SetDefaults_Pod.
-    requests.extend(amounts(&container.resources.requests));
-    ContainerRequest { name: container.name.clone(), requests, is_sidecar: container.restart_policy == "Always" }
+    requests.extend(amounts(resources.requests));
+    ContainerRequest { name, requests, is_sidecar: restart_policy == "Always" }
 }
 
-fn amounts(list: &ResourceList) -> BTreeMap<String, String> {
-    list.iter().map(|(name, amount)| (name.clone(), amount.as_str().to_owned())).collect()
+fn amounts(list: ResourceList) -> BTreeMap<String, String> {
+    list.into_iter().map(|(name, amount)| (name, amount.0)).collect()
 }
 
 fn is_extended(amounts: &ResourceList) -> bool {

@@ -191,19 +191,18 @@ impl Decide for Decider {
         Ok(PriorityAnswer { scores: judged.asked.into_iter().zip(scores).collect() })
     }
 
-    fn filter_list(&self, pod: &Pod, list: &[u8]) -> Option<Written> {
+    fn filter_list(&self, request: &PodRequest, list: &[u8]) -> Option<Written> {
         let cluster = &self.cluster;
         let policy = cluster.policy();
-        let request = pod_request(pod);
         let uid = PodUid::new(&request.uid);
-        let demand = Demand::parse(&request, &policy).ok().filter(|demand| demand.shape.asks_for_devices())?;
-        if cluster.nominations.concern(&request) {
+        let demand = Demand::parse(request, &policy).ok().filter(|demand| demand.shape.asks_for_devices())?;
+        if cluster.nominations.concern(request) {
             return None;
         }
         let snapshot = cluster.index.snapshot();
         let listed = cluster.reader.read(&snapshot, list).filter(|listed| listed.len() <= NODE_NAMES_MAX)?;
         if self.remembers_filtered {
-            cluster.waiting.remember(request);
+            cluster.waiting.remember(request.clone());
         }
         let size = list_size(&policy, demand.has_soft_wishes, cluster.waiting.attempts(&uid));
         let clique = cluster.group_clique(&demand, &snapshot);
@@ -222,10 +221,10 @@ impl Decide for Decider {
         Some(Written { body, asked_count: listed.len(), named_count: places.len() })
     }
 
-    fn prioritize_list(&self, pod: &Pod, list: &[u8]) -> Option<Written> {
+    fn prioritize_list(&self, request: &PodRequest, list: &[u8]) -> Option<Written> {
         let cluster = &self.cluster;
         let policy = cluster.policy();
-        let demand = Demand::parse(&pod_request(pod), &policy).ok().filter(|d| d.shape.asks_for_devices())?;
+        let demand = Demand::parse(request, &policy).ok().filter(|d| d.shape.asks_for_devices())?;
         let snapshot = cluster.index.snapshot();
         let listed = cluster.reader.read(&snapshot, list).filter(|listed| listed.len() <= NODE_NAMES_MAX)?;
         let evaluator = &cluster.evaluator;

@@ -15,6 +15,7 @@ mod verbs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use berth_core::demand::PodRequest;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -67,7 +68,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     settings: Settings,
     /// What the pod of the last call looked like.
-    last_pod: LastPod,
+    last_pod: LastPod<PodRequest>,
     /// Binds in flight and bodies being thrown away: work that outlives its connection.
     tasks: TaskTracker,
     bind_slots: Arc<Semaphore>,

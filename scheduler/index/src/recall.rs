@@ -241,13 +241,21 @@ fn text_from(text: &[u8], start: u32) -> &[u8] {
     usize::try_from(start).ok().and_then(|start| text.get(start..)).unwrap_or_default()
 }
 
-/// How many bytes two texts have in common at their beginnings. In pieces, which the compiler turns into wide compares.
+/// How many bytes two texts have in common at their beginnings: long pieces by the library's compare, then ever shorter ones.
 fn common_length(a: &[u8], b: &[u8]) -> usize {
+    const LONG: usize = 512;
     const WIDE: usize = 32;
-    let (a_wide, b_wide) = (a.as_chunks::<WIDE>().0, b.as_chunks::<WIDE>().0);
-    let wide = WIDE * a_wide.iter().zip(b_wide).take_while(|(a, b)| a == b).count();
+    let long = LONG * equal_pieces::<LONG>(a, b);
+    let (a, b) = (a.get(long..).unwrap_or_default(), b.get(long..).unwrap_or_default());
+    let wide = WIDE * equal_pieces::<WIDE>(a, b);
     let (a, b) = (a.get(wide..).unwrap_or_default(), b.get(wide..).unwrap_or_default());
-    wide.saturating_add(a.iter().zip(b).take_while(|(a, b)| a == b).count())
+    let rest = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    long.saturating_add(wide).saturating_add(rest)
+}
+
+/// How many pieces of this size are equal before the first that is not.
+fn equal_pieces<const SIZE: usize>(a: &[u8], b: &[u8]) -> usize {
+    a.as_chunks::<SIZE>().0.iter().zip(b.as_chunks::<SIZE>().0).take_while(|(a, b)| a == b).count()
 }
 
 #[cfg(test)]

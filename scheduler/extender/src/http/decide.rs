@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use berth_core::demand::PodRequest;
+
 use crate::wire::{BindArgs, Evicted, FilterAnswer, Pod, PreemptArgs, PriorityAnswer};
 
 /// A boxed future that may outlive its caller.
@@ -31,12 +33,12 @@ pub trait Decide: fmt::Debug + Send + Sync + 'static {
 
     /// As `filter`, of names as they stand between the brackets of the body, with the answer written out: thousands of names are most
     /// of a call. `None` where only `filter` can answer: nothing fits, the pod is not ours, or the list is not as Go writes it.
-    fn filter_list(&self, _pod: &Pod, _list: &[u8]) -> Option<Written> {
+    fn filter_list(&self, _pod: &PodRequest, _list: &[u8]) -> Option<Written> {
         None
     }
 
     /// As `prioritize`, likewise.
-    fn prioritize_list(&self, _pod: &Pod, _list: &[u8]) -> Option<Written> {
+    fn prioritize_list(&self, _pod: &PodRequest, _list: &[u8]) -> Option<Written> {
         None
     }
 

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
+use berth_core::demand::PodRequest;
 use bytes::Bytes;
 use futures::FutureExt;
 use http_body_util::Full;
@@ -12,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
 
 use super::{Extender, Failure, OK, Verb, Written, json};
+use crate::convert::into_request;
 use crate::metrics::{ByReason, ByResult, ByVerb};
 use crate::wire::{self, ExtenderArgs, FilterAnswer, Pod, SplitArgs};
 
@@ -30,15 +32,15 @@ impl Extender {
     fn decide_filter(&self, body: &[u8], deadline: Instant) -> Result<Vec<u8>, Failure> {
         let (pod, names) = match self.open(body, deadline)? {
             Opened::Split(args) => match self.0.decide.filter_list(&args.pod, args.list) {
-                Some(written) => return Ok(self.told(Verb::Filter, &args.pod, written)),
-                None => read_names(args, body)?,
+                Some(written) => return Ok(self.told(Verb::Filter, &args.pod.uid, written)),
+                None => read_whole(body)?,
             },
             Opened::Read(pod, names) => (pod, names),
         };
         self.count_asked(Verb::Filter, names.len());
         let answer = self.0.decide.filter(&pod, &names, deadline)?;
         self.count_rejections(&answer);
-        tell(Verb::Filter, &pod, names.len(), answer.fits.len());
+        tell(Verb::Filter, &pod.metadata.uid, names.len(), answer.fits.len());
         Ok(wire::encode_filter(&answer, &names))
     }
 
@@ -54,14 +56,14 @@ impl Extender {
     fn decide_prioritize(&self, body: &[u8], deadline: Instant) -> Result<Vec<u8>, Failure> {
         let (pod, names) = match self.open(body, deadline)? {
             Opened::Split(args) => match self.0.decide.prioritize_list(&args.pod, args.list) {
-                Some(written) => return Ok(self.told(Verb::Prioritize, &args.pod, written)),
-                None => read_names(args, body)?,
+                Some(written) => return Ok(self.told(Verb::Prioritize, &args.pod.uid, written)),
+                None => read_whole(body)?,
             },
             Opened::Read(pod, names) => (pod, names),
         };
         self.count_asked(Verb::Prioritize, names.len());
         let answer = self.0.decide.prioritize(&pod, &names, deadline)?;
-        tell(Verb::Prioritize, &pod, names.len(), answer.scores.len());
+        tell(Verb::Prioritize, &pod.metadata.uid, names.len(), answer.scores.len());
         Ok(wire::encode_priorities(&answer, &names))
     }
 
@@ -88,7 +90,7 @@ impl Extender {
         let args = wire::decode_preempt_args(body).map_err(|e| Failure::new("bad-request", e.to_string()))?;
         self.count_asked(Verb::Preempt, args.candidates.len());
         let evicted = self.0.decide.preempt(&args, deadline)?;
-        tell(Verb::Preempt, &args.pod, args.candidates.len(), evicted.len());
+        tell(Verb::Preempt, &args.pod.metadata.uid, args.candidates.len(), evicted.len());
         Ok(wire::encode_preempt(&evicted))
     }
 
@@ -138,7 +140,7 @@ impl Extender {
         if let Some(failure) = self.not_ready() {
             return Err(failure);
         }
-        let opened = match self.0.last_pod.split(body) {
+        let opened = match self.0.last_pod.split(body, into_request) {
             Some(args) => Opened::Split(args),
             None => {
                 let (pod, names) = read_whole(body)?;
@@ -151,9 +153,9 @@ impl Extender {
         Ok(opened)
     }
 
-    fn told(&self, verb: Verb, pod: &Pod, written: Written) -> Vec<u8> {
+    fn told(&self, verb: Verb, pod_uid: &str, written: Written) -> Vec<u8> {
         self.count_asked(verb, written.asked_count);
-        tell(verb, pod, written.asked_count, written.named_count);
+        tell(verb, pod_uid, written.asked_count, written.named_count);
         written.body
     }
 
@@ -174,13 +176,13 @@ impl Extender {
 /// A request.
 enum Opened<'a> {
     /// As Go writes it: the names may stay as they are.
-    Split(SplitArgs<'a>),
+    Split(SplitArgs<'a, PodRequest>),
     /// Written otherwise: all of it is read.
-    Read(Arc<Pod>, Vec<Cow<'a, str>>),
+    Read(Box<Pod>, Vec<Cow<'a, str>>),
 }
 
 /// Reads a body with the parser.
-fn read_whole(body: &[u8]) -> Result<(Arc<Pod>, Vec<Cow<'_, str>>), Failure> {
+fn read_whole(body: &[u8]) -> Result<(Box<Pod>, Vec<Cow<'_, str>>), Failure> {
     let args = wire::decode_extender_args(body).map_err(|e| Failure::new("bad-request", e.to_string()))?;
     let ExtenderArgs { pod, nodes, node_names } = args;
     let pod = pod.ok_or_else(|| Failure::new("bad-request", "ExtenderArgs: Pod is null"))?;
@@ -189,19 +191,11 @@ fn read_whole(body: &[u8]) -> Result<(Arc<Pod>, Vec<Cow<'_, str>>), Failure> {
         let text = format!("ExtenderArgs: {sent}, names are needed: set nodeCacheCapable: true for this extender");
         Failure::new("node-objects", text)
     })?;
-    Ok((Arc::from(pod), names))
+    Ok((pod, names))
 }
 
-/// The names of a body that was taken apart; where they are not what they looked like, the parser has the word.
-fn read_names<'a>(args: SplitArgs<'a>, body: &'a [u8]) -> Result<(Arc<Pod>, Vec<Cow<'a, str>>), Failure> {
-    match args.names() {
-        Some(names) => Ok((args.pod, names)),
-        None => read_whole(body),
-    }
-}
-
-fn tell(verb: Verb, pod: &Pod, nodes_asked: usize, nodes_named: usize) {
-    tracing::debug!(verb = verb.word(), pod_uid = pod.metadata.uid, nodes_asked, nodes_named, "answered");
+fn tell(verb: Verb, pod_uid: &str, nodes_asked: usize, nodes_named: usize) {
+    tracing::debug!(verb = verb.word(), pod_uid, nodes_asked, nodes_named, "answered");
 }
 
 fn answered(verb: Verb, answer: Result<Vec<u8>, Failure>, encode_error: impl FnOnce(&str) -> Vec<u8>) -> Answered {

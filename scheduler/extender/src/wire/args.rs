@@ -79,19 +79,11 @@ pub enum DecodeError {
 
 /// The body of filter or prioritize, its names not read yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SplitArgs<'a> {
-    /// The pod.
-    pub pod: Arc<Pod>,
+pub struct SplitArgs<'a, T> {
+    /// What was made of the pod.
+    pub pod: Arc<T>,
     /// What stands between the brackets of `NodeNames`. It may be anything: who reads it must check it.
     pub list: &'a [u8],
-}
-
-impl<'a> SplitArgs<'a> {
-    /// The names. `None` where they are not written as Go writes them, or are too many: [`decode_extender_args`] then has the answer.
-    #[must_use]
-    pub fn names(&self) -> Option<Vec<Cow<'a, str>>> {
-        names::read(self.list).filter(|names| names.len() <= NODE_NAMES_MAX)
-    }
 }
 
 /// The pod of a body whose names were taken out. `None` where the body cannot be what the split took it for, or has no pod.

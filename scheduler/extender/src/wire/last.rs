@@ -14,27 +14,34 @@ use super::pod::Pod;
 /// Longer ones are read each time. Pods are a few kilobytes; etcd takes at most 1.5 MiB.
 const BYTES_MAX: usize = 256 * 1024;
 
-/// Takes bodies apart, and remembers the last one without its names.
-#[derive(Debug, Default)]
-pub struct LastPod {
-    known: ArcSwapOption<Known>,
+/// Takes bodies apart, and remembers the last one without its names, with what was made of its pod.
+#[derive(Debug)]
+pub struct LastPod<T> {
+    known: ArcSwapOption<Known<T>>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct Known<T> {
     rest: Vec<u8>,
-    pod: Arc<Pod>,
+    pod: Arc<T>,
 }
 
-impl LastPod {
-    /// Takes a body apart without reading its names. `None` where it is not written as Go writes it, or has no pod.
+impl<T> Default for LastPod<T> {
+    fn default() -> Self {
+        Self { known: ArcSwapOption::empty() }
+    }
+}
+
+impl<T> LastPod<T> {
+    /// Takes a body apart without reading its names, and makes something of its pod. `None` where it is not written as Go writes it, or
+    /// has no pod.
     #[must_use]
-    pub fn split<'a>(&self, body: &'a [u8]) -> Option<SplitArgs<'a>> {
+    pub fn split<'a>(&self, body: &'a [u8], of: impl FnOnce(Pod) -> T) -> Option<SplitArgs<'a, T>> {
         let (rest, list) = names::split(body)?;
         if let Some(known) = self.known.load().as_ref().filter(|known| known.rest == rest) {
             return Some(SplitArgs { pod: Arc::clone(&known.pod), list });
         }
-        let pod = Arc::new(read_rest(&rest)?);
+        let pod = Arc::new(of(read_rest(&rest)?));
         if rest.len() <= BYTES_MAX {
             self.known.store(Some(Arc::new(Known { rest, pod: Arc::clone(&pod) })));
         }
@@ -46,8 +53,8 @@ impl LastPod {
 mod tests {
     use super::*;
 
-    fn uid(last: &LastPod, body: &str) -> Option<String> {
-        last.split(body.as_bytes()).map(|args| args.pod.metadata.uid.clone())
+    fn uid(last: &LastPod<String>, body: &str) -> Option<String> {
+        last.split(body.as_bytes(), |pod| pod.metadata.uid).map(|args| args.pod.as_ref().clone())
     }
 
     #[test]
@@ -57,8 +64,8 @@ mod tests {
             format!(r#"{{"Pod":{{"metadata":{{"uid":"{uid}"}}}},"Nodes":null,"NodeNames":[{names}]}}"#)
         };
         let (first, again) = (body("a", r#""n1","n2""#), body("a", r#""n2""#));
-        let read = last.split(first.as_bytes()).unwrap();
-        let known = last.split(again.as_bytes()).unwrap();
+        let read = last.split(first.as_bytes(), |pod| pod.metadata.uid).unwrap();
+        let known = last.split(again.as_bytes(), |_| unreachable!()).unwrap();
         assert!(Arc::ptr_eq(&read.pod, &known.pod), "not read again");
         assert_eq!((read.list, known.list), (&br#""n1","n2""#[..], &br#""n2""#[..]));
         for other in ["b", "aa", "A"] {

@@ -84,10 +84,10 @@ fn in_clique(snapshot: &Snapshot, position: usize, key: Key, clique: Option<u32>
 
 impl Remembered {
     /// Knows all keys of the nodes that are asked for, of this snapshot.
-    fn bring_up(&mut self, judge: &mut Judge<'_>, snapshot: &Snapshot, asked: &Asked) {
+    fn bring_up(&mut self, judge: &mut Judge<'_>, snapshot: &Snapshot, listed: &Listed) {
         self.catch_up(snapshot);
         let Self { verdicts, keys: Keys { ranking, .. }, .. } = self;
-        for position in ranking.take_unknown(|position| asked.place(position).is_some()) {
+        for position in ranking.unknown_of(listed.positions()) {
             let verdict = verdicts.get_mut(position).and_then(|known| judge.bring_up(known, snapshot, position));
             ranking.set(position, verdict.map_or(Key::LAST, |verdict| key_of(snapshot, position, verdict)));
         }
@@ -160,7 +160,7 @@ pub(super) fn short_list(
     rules: Rules,
 ) -> Option<Listing> {
     let asked = Asked::of(listed, snapshot)?;
-    remembered.bring_up(judge, snapshot, &asked);
+    remembered.bring_up(judge, snapshot, listed);
     let Some(size) = rules.size else {
         let ranking = &remembered.keys.ranking;
         let fitting = listed.positions().enumerate().filter(|(_, position)| ranking.fits(*position));
@@ -193,7 +193,7 @@ pub(super) fn ranks(
     clique: Option<u32>,
 ) -> Option<Vec<u32>> {
     let asked = Asked::of(listed, snapshot)?;
-    remembered.bring_up(judge, snapshot, &asked);
+    remembered.bring_up(judge, snapshot, listed);
     let mut best_first = Vec::with_capacity(listed.len());
     remembered.walk(snapshot, &asked, clique, |place, _, _| {
         best_first.push(place);
@@ -216,8 +216,9 @@ pub(super) fn zoned(
     listed: &Listed,
     clique: Option<u32>,
 ) -> Option<Zoned> {
-    let asked = Asked::of(listed, snapshot)?;
-    remembered.bring_up(judge, snapshot, &asked);
+    // A node that is named twice is left to who asks for reasons, on every way.
+    let _asked = Asked::of(listed, snapshot)?;
+    remembered.bring_up(judge, snapshot, listed);
     let ranking = &remembered.keys.ranking;
     let fitting = listed.positions().enumerate().filter(|(_, position)| ranking.fits(*position));
     let told = fitting.filter_map(|(place, position)| {

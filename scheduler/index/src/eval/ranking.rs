@@ -17,8 +17,8 @@ pub(super) struct Ranking {
     is_old: bool,
     /// Since `best_first` was last read.
     moves: usize,
-    /// All positions with an unknown key are here, and some that had one.
-    unknown: Vec<u32>,
+    /// How many keys are unknown.
+    unknown: usize,
 }
 
 fn fits(key: Key) -> bool {
@@ -54,9 +54,8 @@ impl Ranking {
         if old == key {
             return;
         }
-        if key == Key::UNKNOWN {
-            self.unknown.push(at);
-        }
+        self.unknown = self.unknown.saturating_sub(usize::from(old == Key::UNKNOWN));
+        self.unknown = self.unknown.saturating_add(usize::from(key == Key::UNKNOWN));
         self.moves = self.moves.saturating_add(1);
         self.is_old |= self.moves > MOVES_MAX;
         if fits(old) && !self.is_old {
@@ -80,22 +79,12 @@ impl Ranking {
         self.best_first.partition_point(|other| usize::try_from(*other).ok().and_then(|o| self.key(o)) < Some(key))
     }
 
-    /// The positions with an unknown key that `is_asked` wants. The caller puts keys there.
-    pub(super) fn take_unknown(&mut self, is_asked: impl Fn(usize) -> bool) -> Vec<usize> {
-        let mut taken = Vec::new();
-        self.unknown.sort_unstable();
-        self.unknown.dedup();
-        let keys = &self.keys;
-        self.unknown.retain(|at| {
-            let Ok(position) = usize::try_from(*at) else { return false };
-            let is_unknown = keys.get(position) == Some(&Key::UNKNOWN);
-            let is_taken = is_unknown && is_asked(position);
-            if is_taken {
-                taken.push(position);
-            }
-            is_unknown && !is_taken
-        });
-        taken
+    /// Those of the positions that have an unknown key. The caller puts keys there.
+    pub(super) fn unknown_of(&self, positions: impl Iterator<Item = usize>) -> Vec<usize> {
+        if self.unknown == 0 {
+            return Vec::new();
+        }
+        positions.filter(|position| self.key(*position) == Some(Key::UNKNOWN)).collect()
     }
 
     /// Positions and keys of the nodes that fit, best first.
@@ -151,15 +140,12 @@ mod tests {
             }
             sorted += u32::from(ranking.is_old);
             let remainder = usize::try_from(below(3)).unwrap();
-            let is_asked = |position: &usize| position % 3 == remainder;
-            let unknown: Vec<usize> = (0..330).filter(|p| ranking.key(*p) == Some(Key::UNKNOWN)).collect();
-            let (taken, left): (Vec<usize>, Vec<usize>) = unknown.into_iter().partition(is_asked);
-            let found = ranking.take_unknown(|position| is_asked(&position));
-            assert_eq!(found, taken, "round {round}");
-            for position in found {
-                ranking.set(position, Key::LAST);
-            }
-            assert!(left.iter().all(|p| ranking.key(*p) == Some(Key::UNKNOWN)));
+            let asked = (0..330).filter(|position| position % 3 == remainder);
+            let unknown = |p: &usize| ranking.key(*p) == Some(Key::UNKNOWN);
+            let expected: Vec<usize> = asked.clone().filter(unknown).collect();
+            assert_eq!(ranking.unknown, (0..330).filter(unknown).count(), "round {round}");
+            assert_eq!(ranking.unknown_of(asked), expected, "round {round}");
+            expected.into_iter().for_each(|position| ranking.set(position, Key::LAST));
             let mut expected: Vec<(Key, usize)> =
                 (0..330).filter_map(|p| Some((ranking.key(p)?, p))).filter(|(k, _)| fits(*k)).collect();
             expected.sort_unstable();

@@ -112,7 +112,7 @@ fn the_quick_way_says_what_the_slow_one_says_after_every_event() {
         // A pod that comes back gets a longer list, on either way.
         for attempt in 0..=draws.below(3) {
             let slow = rig.decider.filter(&slow_pod, &borrowed, Instant::now()).unwrap();
-            match rig.decider.filter_list(&quick_pod, &list) {
+            match rig.decider.filter_list(&pod_request(&quick_pod), &list) {
                 Some(quick) => {
                     assert_eq!((quick.asked_count, quick.named_count), (names.len(), slow.fits.len()));
                     same(&quick.body, &encode_filter(&slow, &borrowed), &(round, attempt, gpus));
@@ -126,7 +126,7 @@ fn the_quick_way_says_what_the_slow_one_says_after_every_event() {
             }
         }
         let slow = rig.decider.prioritize(&slow_pod, &borrowed, Instant::now()).unwrap();
-        let quick = rig.decider.prioritize_list(&quick_pod, &list);
+        let quick = rig.decider.prioritize_list(&pod_request(&quick_pod), &list);
         assert_eq!(quick.is_none(), has_twice, "round {round}");
         if let Some(quick) = quick {
             same(&quick.body, &encode_priorities(&slow, &borrowed), &round);
@@ -152,10 +152,10 @@ fn a_list_that_go_would_not_write_is_left_to_the_parser() {
         "\"a\u{1}\"",
         "\"\u{fffd}",
     ] {
-        assert_eq!(rig.decider.filter_list(&pod("p", 1), list.as_bytes()), None, "{list}");
+        assert_eq!(rig.decider.filter_list(&pod_request(&pod("p", 1)), list.as_bytes()), None, "{list}");
     }
-    assert_eq!(rig.decider.filter_list(&pod("p", 1), b"\"n000\",\"\xff\""), None);
-    assert!(rig.decider.filter_list(&pod("p", 1), br#""n000","stranger""#).is_some());
-    let no_gpu = rig.decider.filter_list(&pod("p", 0), br#""n000""#);
+    assert_eq!(rig.decider.filter_list(&pod_request(&pod("p", 1)), b"\"n000\",\"\xff\""), None);
+    assert!(rig.decider.filter_list(&pod_request(&pod("p", 1)), br#""n000","stranger""#).is_some());
+    let no_gpu = rig.decider.filter_list(&pod_request(&pod("p", 0)), br#""n000""#);
     assert_eq!(no_gpu, None, "a pod that is not ours");
 }

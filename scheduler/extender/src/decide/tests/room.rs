@@ -16,7 +16,11 @@ fn a_pod_that_comes_after_is_refused_where_room_is_kept_and_only_there() {
     rig.cluster.nominations.note(&pod_request(&nominated("first", 2, 5, "n000")));
     let names = rig.names();
     let list = br#""n000","n001""#;
-    assert_eq!(rig.decider.filter_list(&pod("small", 1), list).map(|w| w.named_count), None, "the slow way knows");
+    assert_eq!(
+        rig.decider.filter_list(&pod_request(&pod("small", 1)), list).map(|w| w.named_count),
+        None,
+        "the slow way knows"
+    );
     let answer = rig.decider.filter(&pod("pair", 2), &names, Instant::now()).unwrap();
     assert_eq!(answer.fits, [1], "three GPUs are free on n000 and two are kept");
     let answer = rig.decider.filter(&pod("one", 1), &names, Instant::now()).unwrap();
@@ -26,7 +30,7 @@ fn a_pod_that_comes_after_is_refused_where_room_is_kept_and_only_there() {
     let above = rig.decider.filter(&nominated("above", 3, 6, ""), &names[..1], Instant::now()).unwrap();
     assert_eq!(above.fits, [0], "who is more important needs not care");
     rig.cluster.nominations.forget(&PodUid::new("first"));
-    assert_eq!(rig.decider.filter_list(&pod("small", 1), list).map(|w| w.named_count), Some(2));
+    assert_eq!(rig.decider.filter_list(&pod_request(&pod("small", 1)), list).map(|w| w.named_count), Some(2));
 }
 
 #[tokio::test]

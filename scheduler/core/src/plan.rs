@@ -35,6 +35,8 @@ pub use mig::ChosenInstance;
 pub struct Chosen {
     /// GPUs that it gets whole.
     pub whole: GpuSet,
+    /// The same in the order in which the containers get them; empty where that is by their positions.
+    pub order: Vec<GpuIndex>,
     /// The card of every share of the shape, in its order, and what must fit there.
     pub shares: Vec<(GpuIndex, Portion)>,
     /// MIG instances.
@@ -198,8 +200,7 @@ fn gpus(
 ) -> Result<Chosen, Reason> {
     let usable = candidates(view, hardware, shape, policy)?.and(within);
     if shape.shares.is_empty() {
-        let whole = kubelet::set_of(view, hardware, usable, shape, policy, chooser)?;
-        return Ok(Chosen { whole, ..Chosen::default() });
+        return kubelet::set_of(view, hardware, usable, shape, policy, chooser);
     }
     let worth = |offer: &Offer| left.map_or_else(|| share::worth(offer), |left| left.card_worth(offer));
     shares::choose(view, hardware, usable, shape, (policy, &worth), chooser)
@@ -270,9 +271,8 @@ fn by_count(view: &NodeView, shape: &Shape, policy: &Policy, class: &Class) -> R
 
 /// The GPUs that would do if all were free, with the lasting reasons against the node.
 fn candidates(view: &NodeView, hardware: &Hardware, shape: &Shape, policy: &Policy) -> Result<GpuSet, Reason> {
-    let topology = &hardware.topology;
+    let (topology, least) = (&hardware.topology, shape.card_count_min());
     let total = topology.all_gpus().gpu_count();
-    let least = shape.card_count_min();
     if total == 0 {
         return Err(Reason::NoGpu);
     }

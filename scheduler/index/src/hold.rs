@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use berth_core::Group;
 use berth_core::device::Holding;
+use berth_core::unfit::Reason;
 use berth_core::view::Compute;
 use berth_core::zone::PodAsk;
+use berth_core::{Group, NodeView, Unfit};
 use berth_model::NodeName;
 
 use crate::event::PodUid;
@@ -117,5 +118,16 @@ impl Holds {
 
     pub(crate) fn count(&self) -> usize {
         self.by_pod.values().map(Vec::len).sum()
+    }
+}
+
+/// Refuses a node while its kubelet has pods before it that it has not taken: what it will give to the next is not known.
+pub(crate) fn taken_in_turn(view: &NodeView) -> Result<(), Unfit> {
+    match view.site.as_ref().map_or(0, |site| site.untaken_count) {
+        0 => Ok(()),
+        count => Err(Unfit::new(
+            Reason::KubeletBusy,
+            format!("pods sent there before that the kubelet has not taken yet: {count}"),
+        )),
     }
 }

@@ -152,7 +152,7 @@ impl NodeEntry {
             add_compute(&mut view.requested, pod.totals.cpu_milli, pod.totals.memory);
             let wanted = Wanted::of(pod, names);
             let (uid, ask, admitted_at) = (&pod.uid, &pod.totals.ask, pod.totals.admitted_at.as_str());
-            let admission = |set, instances| Admission { uid, ask, admitted_at, set, instances };
+            let admission = |set, instances| Admission { uid, ask, admitted_at, set, instances, planned: None };
             if wanted.gpu_count == 0 && wanted.instances.is_empty() && pod.note == PlanNote::Absent {
                 admissions.push(admission(GpuSet::EMPTY, Vec::new()));
                 continue;
@@ -161,14 +161,13 @@ impl NodeEntry {
                 take_nics(&mut view, &holding.nics);
             }
             let holder = self.examined(count_pod(&mut view, pod, &wanted, names), pod, &wanted, names);
-            admissions.push(admission(holder.set, holder.instances.clone()));
+            admissions.push(admitted(admission(holder.set, holder.instances.clone()), &holder, &view, pod, names));
             holders.push(holder);
         }
         for (uid, hold) in holds.filter(|(uid, _)| !self.pods.contains_key(*uid)) {
             add_compute(&mut view.requested, hold.compute.cpu_milli, hold.compute.memory);
             let claims = Claims::of(&view, &hold.holding.devices);
             take_nics(&mut view, &hold.holding.nics);
-            let unknown = claims.unknown;
             let set = claims.set();
             take(&mut view, &claims);
             admissions.push(Admission {
@@ -177,8 +176,9 @@ impl NodeEntry {
                 admitted_at: "",
                 set,
                 instances: claims.instances.clone(),
+                planned: None,
             });
-            let unplanned_gpu_count = unknown.saturating_add(hold.unnamed_gpu_count);
+            let unplanned_gpu_count = claims.unknown.saturating_add(hold.unnamed_gpu_count);
             view.unplanned_gpu_count = view.unplanned_gpu_count.saturating_add(unplanned_gpu_count);
             add_instances(&mut view.unplanned_instances, &hold.unnamed_instances);
             holders.push(Holder {
@@ -198,6 +198,23 @@ impl NodeEntry {
         }
         view.site = site::site(&view, names, admissions);
         (view, holders)
+    }
+}
+
+/// The admission with what the kubelet counts as the pod's, where a lease gave it other devices.
+fn admitted<'a>(
+    admission: Admission<'a>,
+    holder: &Holder,
+    view: &NodeView,
+    pod: &PodFacts,
+    names: &Resources,
+) -> Admission<'a> {
+    let cut = holder.instances.iter().map(|instance| instance.index).collect();
+    let planned = (holder.set.minus(cut), holder.instances.clone());
+    let counted = claims::counted(view, pod, names, (planned.0, &planned.1));
+    match counted.filter(|counted| *counted != planned) {
+        Some((set, instances)) => Admission { planned: Some(planned), set, instances, ..admission },
+        None => admission,
     }
 }
 

@@ -103,6 +103,12 @@ impl Index {
         plan
     }
 
+    /// Whether the kubelet of an aligning node has pods before this one that it has not taken yet, so that [`Index::plan_and_hold`] refuses.
+    #[must_use]
+    pub fn awaits_kubelet(&self, uid: &PodUid, node: &NodeName) -> bool {
+        self.lock().awaits_kubelet(uid, node)
+    }
+
     /// Of every pod of a group that is bound, or about to be, its node.
     #[must_use]
     pub fn nodes_of_group(&self, group: &Group) -> Vec<NodeName> {

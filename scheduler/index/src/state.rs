@@ -13,7 +13,7 @@ use berth_model::gpu::detail::FabricClique;
 use berth_model::{NodeName, NodeTopology};
 
 use crate::event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
-use crate::hold::{Hold, HoldId, Holds};
+use crate::hold::{Hold, HoldId, Holds, taken_in_turn};
 use crate::kinds::Kinds;
 use crate::ledger::NodeEntry;
 use crate::pages::Pages;
@@ -324,12 +324,18 @@ impl State {
             nominees.iter().for_each(|nominee| stage.reserve(nominee, policy));
             view = stage.view();
         }
-        let planned = plan(&view, demand, policy).map(|plan| {
+        let planned = taken_in_turn(&view).and_then(|()| plan(&view, demand, policy)).map(|plan| {
             let hold = self.holds.take(uid.clone(), hold_of(&plan, demand, until_ms));
             (plan, hold)
         });
         self.edit(node, |_| ());
         planned
+    }
+
+    pub(crate) fn awaits_kubelet(&self, uid: &PodUid, node: &NodeName) -> bool {
+        let Some(entry) = self.entries.get(node) else { return false };
+        let (view, _) = entry.fold(node, &self.names, self.holds.on(node).filter(|(known, _)| *known != uid));
+        taken_in_turn(&view).is_err()
     }
 
     pub(crate) fn stage(&self, node: &str, asks: &PodUid) -> Option<Stage> {

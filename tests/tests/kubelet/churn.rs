@@ -16,9 +16,9 @@ use berth_tests::real_node::can_run;
 use berth_tests::stock_plugin::{StockPlugin, Wish};
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{Api, DeleteParams, ListParams};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use faults::Fault;
+use faults::{Fault, Faults};
 use look::{Entry, Holders, Phase};
 use pods::{HALF, LARGEST, SMALL, churned, fit, kind};
 use tally::Tally;
@@ -154,7 +154,8 @@ impl Churn {
         if self.fault.is_some() || created / FAULT_EVERY <= self.fault_count {
             return Ok(());
         }
-        let fault = Fault::number(self.fault_count, NODES.len());
+        let faults = if self.has_own_cpus { Faults::WithPlugins } else { Faults::All };
+        let fault = Fault::number(faults, self.fault_count, NODES.len());
         self.fault_count += 1;
         self.fault = Some((fault, Instant::now()));
         self.last_fault = fault.words();
@@ -289,6 +290,33 @@ async fn at_level_enforced_every_container_sees_what_was_planned_for_it() -> Res
         assert!(tally.leases >= goal.leases, "{tally}");
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_pod_that_berth_sent_is_refused_by_a_kubelet_that_aligns_zones() -> Result<()> {
+    if can_run("churn over kubelets that align zones")? {
+        let tally = churn("enforced", goal(60, 0)?, Some(aligned())).await?;
+        assert_eq!(tally.failed.get("TopologyAffinityError"), None, "{tally}");
+        assert_eq!((tally.planned, &tally.changed), (tally.ran, &Vec::new()), "{tally}");
+    }
+    Ok(())
+}
+
+/// Rules of two kubelets that give a container, or a pod, all it has from one zone, or refuse it.
+fn aligned() -> [Value; 2] {
+    let cpus = json!({"cpuManagerPolicy": "static", "reservedSystemCPUs": "0-1"});
+    let memory = json!({
+        "memoryManagerPolicy": "Static",
+        "systemReserved": {"memory": "128Mi"},
+        "reservedMemory": [{"numaNode": 0, "limits": {"memory": "128Mi"}}],
+    });
+    let by_container = json!({"topologyManagerPolicy": "single-numa-node", "topologyManagerScope": "container"});
+    let by_pod = json!({"topologyManagerPolicy": "restricted", "topologyManagerScope": "pod"});
+    let all = |parts: &[&Value]| {
+        let keys = parts.iter().filter_map(|part| part.as_object()).flatten();
+        Value::Object(keys.map(|(key, value)| (key.clone(), value.clone())).collect())
+    };
+    [all(&[&cpus, &memory, &by_container]), all(&[&cpus, &by_pod])]
 }
 
 /// So many pods and leases, unless `BERTH_CHURN_PODS` says another number of pods, whatever leases come of them.

@@ -46,6 +46,9 @@ fn part(kind: &Kind, chosen: &Chosen, hardware: &Hardware) -> Vec<PlannedDevice>
     let gpu = |index: GpuIndex| gpus.iter().find(|g| g.index == index);
     match kind {
         Kind::Whole if chosen.whole.is_empty() => instances(None, chosen, hardware),
+        Kind::Whole if !chosen.order.is_empty() => {
+            chosen.order.iter().copied().filter_map(gpu).map(|g| device(g, Extent::Whole)).collect()
+        }
         Kind::Whole => chosen.whole.iter().filter_map(gpu).map(|g| device(g, Extent::Whole)).collect(),
         Kind::Share(share) => {
             let own = |(index, slot): &(GpuIndex, Portion)| {

@@ -1,18 +1,21 @@
-//! Whole GPUs and MIG instances on a node whose kubelet may refuse the pod, or narrows it to some zones: they lie where it will look.
+//! Whole GPUs and MIG instances on a node whose kubelet may refuse the pod, or narrows it to some zones: they lie where it will look, and
+//! each container has those that it will get.
 
 use std::collections::BTreeSet;
 
 use berth_model::{GpuIndex, GpuSet, NicSet};
 
+use super::Chosen;
 use super::mig::{self, ChosenInstance, Within};
 use crate::demand::Shape;
 use crate::place::{Chooser, Free, Rule};
 use crate::policy::Policy;
 use crate::unfit::Reason;
 use crate::view::{Hardware, NodeView};
-use crate::zone::{FirstOnes, Seat, Site, Steer, admit, seats};
+use crate::zone::{Admitted, FirstOnes, Seat, Site, Steer, admit, seats};
 
-/// As [`super::set_of`], inside what the kubelet offers. Sets of nodes whose kubelet has no say are chosen freely.
+/// As [`super::set_of`], of just those that the kubelet will give, dealt to the containers as it will deal them. Sets of nodes whose kubelet
+/// has no say are chosen and dealt freely.
 pub(super) fn set_of(
     view: &NodeView,
     hardware: &Hardware,
@@ -20,24 +23,69 @@ pub(super) fn set_of(
     shape: &Shape,
     policy: &Policy,
     chooser: &mut dyn Chooser,
-) -> Result<GpuSet, Reason> {
+) -> Result<Chosen, Reason> {
     let rule = Rule::of(shape);
     let freely = super::set_of(view, hardware, candidates, rule, chooser)?;
-    let Some(site) = &view.site else { return Ok(freely) };
+    let Some(site) = &view.site else { return Ok(Chosen { whole: freely, ..Chosen::default() }) };
+    if let Some(order) = dealt(site, shape, policy, freely) {
+        return Ok(in_order(order));
+    }
     let nics = view.nics_free();
     let mut planner = Planner { hardware, candidates, nics, rule, chooser, policy, offered: GpuSet::EMPTY };
-    let mut trial = Site::clone(site);
-    let Ok(admitted) = admit(&mut trial, &shape.ask, &mut planner) else {
+    let Ok(admitted) = admit(&mut Site::clone(site), &shape.ask, &mut planner) else {
         return Err(refused(view, hardware, shape, policy));
     };
-    let given = admitted.iter().flat_map(|a| &a.devices).filter(|(name, _)| planner.is_gpu(name));
-    let forced: GpuSet = given.flat_map(|(_, devices)| devices).filter_map(|at| index(*at)).collect();
-    let within = forced.or(planner.offered).and(candidates);
-    if freely.minus(within).is_empty() {
-        return Ok(freely);
+    // The best set of all that the kubelet offers, and where it would deal others then, what is best container by container.
+    let own = order(&admitted, policy);
+    let owned: GpuSet = own.iter().copied().collect();
+    let within = view.unheld(owned.or(planner.offered).and(candidates));
+    let mut chosen = |gpus| chooser.choose(&hardware.fabric, Free { gpus, nics }, rule);
+    let order = chosen(within).and_then(|near| dealt(site, shape, policy, near));
+    order.or_else(|| (chosen(owned.and(within)) == Some(owned)).then_some(own)).map(in_order).ok_or(Reason::KubeletBusy)
+}
+
+fn in_order(order: Vec<GpuIndex>) -> Chosen {
+    Chosen { whole: order.iter().copied().collect(), order, ..Chosen::default() }
+}
+
+/// The GPUs container by container; what an init container had others have again.
+fn order(admitted: &[Admitted], policy: &Policy) -> Vec<GpuIndex> {
+    let mut order: Vec<GpuIndex> = Vec::new();
+    for (_, devices) in admitted.iter().flat_map(|a| &a.devices).filter(|(name, _)| is_gpu(policy, name)) {
+        let more: Vec<_> = devices.iter().filter_map(|at| index(*at)).filter(|gpu| !order.contains(gpu)).collect();
+        order.extend(more);
     }
-    let free = Free { gpus: view.unheld(within), nics };
-    chooser.choose(&hardware.fabric, free, rule).ok_or(Reason::KubeletBusy)
+    order
+}
+
+/// The wished GPUs in the order in which the kubelet deals them, where it gives just those when it is asked for them.
+fn dealt(site: &Site, shape: &Shape, policy: &Policy, wished: GpuSet) -> Option<Vec<GpuIndex>> {
+    let admitted = admit(&mut Site::clone(site), &shape.ask, &mut Wishing { policy, wished }).ok()?;
+    let order = order(&admitted, policy);
+    (order.iter().copied().collect::<GpuSet>() == wished).then_some(order)
+}
+
+fn is_gpu(policy: &Policy, resource: &str) -> bool {
+    policy.gpu_resources().any(|name| name == resource)
+}
+
+/// Asks for these GPUs first.
+struct Wishing<'a> {
+    policy: &'a Policy,
+    wished: GpuSet,
+}
+
+impl Steer for Wishing<'_> {
+    fn choose(&mut self, _: usize, resource: &str, among: &[usize], count: usize) -> Vec<usize> {
+        let is_wished = |at: &&usize| index(**at).is_some_and(|gpu| self.wished.contains(gpu));
+        let (mut first, last): (Vec<usize>, Vec<usize>) = among.iter().partition(is_wished);
+        if is_gpu(self.policy, resource) {
+            first.extend(last);
+            first.truncate(count);
+            return first;
+        }
+        among.iter().copied().take(count).collect()
+    }
 }
 
 /// As [`mig::instances`] on these GPUs, inside what the kubelet offers.
@@ -140,15 +188,9 @@ struct Planner<'a> {
     offered: GpuSet,
 }
 
-impl Planner<'_> {
-    fn is_gpu(&self, resource: &str) -> bool {
-        self.policy.gpu_resources().any(|name| name == resource)
-    }
-}
-
 impl Steer for Planner<'_> {
     fn choose(&mut self, _: usize, resource: &str, among: &[usize], count: usize) -> Vec<usize> {
-        if !self.is_gpu(resource) {
+        if !is_gpu(self.policy, resource) {
             return among.iter().copied().take(count).collect();
         }
         let open: GpuSet = among.iter().filter_map(|at| index(*at)).collect();

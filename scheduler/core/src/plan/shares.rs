@@ -90,7 +90,7 @@ impl Site<'_> {
         let portion = |index| cards.iter().find(|c| c.index == index);
         let shares = placed.into_iter().zip(slots);
         let shares = shares.filter_map(|(index, slot)| Some((index, portion(index)?.portion(slot.share)?)));
-        Some(Chosen { whole, shares: shares.collect(), instances: Vec::new() })
+        Some(Chosen { whole, shares: shares.collect(), ..Chosen::default() })
     }
 
     fn is_possible_when_idle(&self, rule: Rule) -> bool {

@@ -28,6 +28,14 @@ pub struct ContainerAsk {
     pub devices: BTreeMap<String, u32>,
 }
 
+impl ContainerAsk {
+    /// Whether any of the kubelet's managers gives it something that others then lack.
+    #[must_use]
+    pub fn is_managed(&self) -> bool {
+        self.exclusive_cpu_count > 0 || !self.memory_bytes.is_empty() || self.devices.values().any(|count| *count > 0)
+    }
+}
+
 /// All that the pod asks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PodAsk {

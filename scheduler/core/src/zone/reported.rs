@@ -41,7 +41,7 @@ impl Site {
         };
         let listed = |name: &String| seats(topology, name, names).into_iter().map(device).collect();
         let devices = resources(topology, names).into_iter().map(|name| (name.clone(), listed(&name))).collect();
-        Some(Self { rules, zones, devices })
+        Some(Self { rules, zones, devices, untaken_count: 0 })
     }
 }
 

@@ -62,6 +62,9 @@ pub struct Site {
     pub zones: Vec<ZoneSite>,
     /// Devices by resource name.
     pub devices: BTreeMap<String, Vec<Device>>,
+    /// Pods that are bound there, or about to be, and that the kubelet has not taken yet though it takes pods: in which order it will is
+    /// not known, and each finds what those before it leave.
+    pub untaken_count: usize,
 }
 
 /// What of the kubelet's configuration decides about zones.

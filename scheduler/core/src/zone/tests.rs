@@ -118,6 +118,7 @@ fn site(case: &Case) -> Site {
         rules: Rules::of(&kubelet, case.machine.threads),
         zones: zones.collect(),
         devices: devices.map(|(name, all)| (name.clone(), all.iter().map(device).collect())).collect(),
+        untaken_count: 0,
     }
 }
 

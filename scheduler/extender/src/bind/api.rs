@@ -32,6 +32,11 @@ const TURN_MAX: Duration = Duration::from_millis(900);
 /// Longest work on one bind, from its turn on, the API server's part included. Below the 5 s that lie between the last call of
 /// one leader of kube-scheduler and the first of the next (15 s lease, 10 s renew deadline).
 const WORK_MAX: Duration = Duration::from_secs(3);
+/// Longest wait, from its turn on, for a kubelet that aligns zones to take the pods before: it takes one pod after another, within a second
+/// mostly. With [`WRITE_MAX`] below [`WORK_MAX`].
+const KUBELET_MAX: Duration = Duration::from_millis(1400);
+/// How often it is looked whether it has. The watch tells the index.
+const KUBELET_LOOK: Duration = Duration::from_millis(25);
 /// Longest wait for a read.
 const READ_MAX: Duration = Duration::from_millis(1000);
 /// Longest wait for the write; the API server gives up by itself then.
@@ -159,7 +164,7 @@ impl ApiBinder {
             return Ok(());
         }
         let policy = self.cluster.policy();
-        let (mut hold, annotation) = self.plan(&target, &request, &policy)?;
+        let (mut hold, annotation) = self.plan_in_turn(&target, &request, &policy, began_at + KUBELET_MAX).await?;
         let write_at = Instant::now();
         // Kept over the write: if this bind is dropped half-way, the write may still land.
         hold.keep();
@@ -211,6 +216,25 @@ impl ApiBinder {
             self.cluster.index.apply(Event::Pod(Box::new(facts)));
         }
         is_bound
+    }
+
+    /// As [`ApiBinder::plan`], once the kubelet has taken the pods before this one, where these leave it another choice.
+    async fn plan_in_turn(
+        &self,
+        target: &Target,
+        request: &PodRequest,
+        policy: &Policy,
+        until: Instant,
+    ) -> Result<(Hold, Option<String>), Failure> {
+        let uid = PodUid::new(&target.uid);
+        loop {
+            let planned = self.plan(target, request, policy);
+            let is_in_turn = planned.is_ok() || !self.cluster.index.awaits_kubelet(&uid, &target.node);
+            if is_in_turn || Instant::now() >= until {
+                return planned;
+            }
+            tokio::time::sleep(KUBELET_LOOK).await;
+        }
     }
 
     /// Plans as of now and holds the devices; gives the annotation, `None` for a pod without GPUs.

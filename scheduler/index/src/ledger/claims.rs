@@ -157,6 +157,23 @@ pub(super) fn given(view: &NodeView, pod: &PodFacts, names: &Resources, planned:
     (claims, id_count)
 }
 
+/// Whole GPUs and instances that the kubelet counts as the pod's, where the plan is enforced and may name others: that is what the kubelet
+/// reckons with. `None` where it has not said as many as these.
+pub(super) fn counted(
+    view: &NodeView,
+    pod: &PodFacts,
+    names: &Resources,
+    planned: (GpuSet, &[HeldInstance]),
+) -> Option<(GpuSet, Vec<HeldInstance>)> {
+    if !pod.is_enforced {
+        return None;
+    }
+    let (uuids, instances) = given_ids(view, pod, names);
+    let set: GpuSet = uuids.iter().filter_map(|(uuid, _)| position(view, uuid)).collect();
+    let is_all = (set.gpu_count(), instances.len()) == (planned.0.gpu_count(), planned.1.len());
+    is_all.then_some((set, instances))
+}
+
 /// What the shares of all its containers take together of one GPU; `None` for a pod without shares.
 fn asked_portion(pod: &PodFacts, names: &Resources) -> Option<Portion> {
     let asked = |name: &Option<String>| name.as_ref().and_then(|n| pod.totals.extended.get(n)).copied().unwrap_or(0);

@@ -27,11 +27,21 @@ pub(super) enum Fault {
     KubeSchedulerKilled,
 }
 
+/// Which faults there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Faults {
+    All,
+    /// Those after which every kubelet goes on and has its device plugin, or the scheduler was told before that it would not. A kubelet that
+    /// lost its plugin has no healthy device, and where it aligns zones it refuses a pod for that as it does for zones.
+    WithPlugins,
+}
+
 impl Fault {
     /// One after the other, on the first node and then on the second.
-    pub(super) fn number(number: usize, nodes: usize) -> Self {
-        let at = (number / 7) % nodes;
-        match number % 7 {
+    pub(super) fn number(faults: Faults, number: usize, nodes: usize) -> Self {
+        let kinds: &[usize] = if faults == Faults::All { &[0, 1, 2, 3, 4, 5, 6] } else { &[2, 3, 5, 6] };
+        let at = (number / kinds.len()) % nodes;
+        match kinds[number % kinds.len()] {
             0 => Self::AgentKilled(at),
             1 => Self::KubeletKilled(at),
             2 => Self::SchedulerKilled,

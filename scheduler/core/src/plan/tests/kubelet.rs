@@ -181,3 +181,35 @@ fn each_container_gets_the_instances_that_the_kubelet_would_deal_it() {
     let gpus: Vec<u8> = plan.containers.iter().map(|c| c.devices[0].index.0).collect();
     assert!(gpus[0] == 3 && gpus[1] >= 4, "{gpus:?}: the kubelet takes the lower zone first");
 }
+
+/// The positions of the GPUs of each container, of a pod whose containers ask so many of them and so many CPUs.
+fn dealt(view: &NodeView, asks: &[(u32, u32)]) -> Result<Vec<Vec<u8>>, Reason> {
+    let container = |(at, (gpus, cpus)): (usize, &(u32, u32))| {
+        let requests = [("nvidia.com/gpu", gpus.to_string()), ("cpu", cpus.to_string()), ("memory", "8Gi".to_owned())];
+        let requests = requests.into_iter().map(|(name, amount)| (name.to_owned(), amount)).collect();
+        ContainerRequest { name: format!("c{at}"), requests, is_sidecar: false }
+    };
+    let containers = asks.iter().enumerate().map(container).collect();
+    let pod = PodRequest { containers, is_guaranteed: true, ..PodRequest::default() };
+    let plan = plan(view, &Demand::parse(&pod, &Policy::default()).unwrap(), &Policy::default());
+    let containers = plan.map_err(|unfit| unfit.reason)?.containers;
+    Ok(containers.iter().map(|container| container.devices.iter().map(|device| device.index.0).collect()).collect())
+}
+
+#[test]
+fn each_container_gets_the_gpus_that_the_kubelet_would_deal_it() {
+    let mut view = machine(TopologyManagerPolicy::SingleNumaNode);
+    let mut parts = NodeTopology::clone(&view.hardware.as_ref().unwrap().topology).into_parts();
+    parts.host.kubelet.as_mut().unwrap().topology_manager_scope = TopologyManagerScope::Container;
+    view = held(NodeTopology::try_new(parts).unwrap(), 0b0000_1110);
+    // One GPU is left in zone 0, which the kubelet takes first: for whichever container it is enough.
+    let zones = |asks: &[(u32, u32)]| -> Result<Vec<Vec<u8>>, Reason> {
+        let dealt = dealt(&view, asks)?;
+        Ok(dealt.into_iter().map(|gpus| gpus.into_iter().map(|gpu| gpu / 4).collect()).collect())
+    };
+    assert_eq!(zones(&[(1, 4), (1, 4)]), Ok(vec![vec![0], vec![1]]));
+    assert_eq!(zones(&[(2, 4), (1, 4)]), Ok(vec![vec![1, 1], vec![0]]));
+    assert_eq!(zones(&[(1, 4), (2, 4), (2, 4)]), Ok(vec![vec![0], vec![1, 1], vec![1, 1]]));
+    assert_eq!(zones(&[(1, 47), (1, 47)]), Ok(vec![vec![0], vec![1]]));
+    assert_eq!(zones(&[(2, 4), (2, 47)]), Err(Reason::KubeletBusy), "zone 1 has 48 CPUs");
+}

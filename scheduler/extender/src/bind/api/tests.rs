@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use berth_core::annotation::PLAN_KEY;
+use berth_model::kubelet::TopologyManagerPolicy;
+use berth_model::{CpuSet, Kubelet, NodeTopology, Zone, ZoneId};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -182,6 +184,36 @@ async fn a_server_error_says_nothing_of_the_write() {
     };
     let (result, ()) = tokio::join!(rig.bind_in_time("b", "n1"), lands_late);
     result.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bind_waits_for_a_kubelet_that_aligns_zones_and_no_longer_than_it_may() {
+    let rig = rig().await;
+    let mut parts = topology("n1", 2, 0).into_parts();
+    let (cpus, zone) = (CpuSet::parse("0-63").unwrap(), ZoneId(0));
+    parts.zones = vec![Zone { id: zone, cpus, memory: None, huge_pages: None, distances: Vec::new() }];
+    parts.gpus.iter_mut().for_each(|gpu| gpu.zone = Some(zone));
+    let topology_manager = TopologyManagerPolicy::SingleNumaNode;
+    parts.host.kubelet = Some(Kubelet { topology_manager, ..Kubelet::default() });
+    rig.cluster.index.apply(Event::Report(Box::new(NodeTopology::try_new(parts).unwrap())));
+    let taken = |pod: &str| {
+        let mut object = bound_object(pod, 1, "n1");
+        object["status"]["startTime"] = json!("2026-01-01T00:00:00Z");
+        object
+    };
+    rig.api.put(&pod_path("first"), taken("first"));
+    rig.api.put(&pod_path("second"), bound_object("second", 1, "n1"));
+    rig.wait("a", 1);
+    let refused = rig.bind_in_time("a", "n1").await.unwrap_err();
+    assert_eq!((refused.code, rig.posts().len(), rig.hold_count()), ("kubelet-busy", 0, 0), "{}", refused.text);
+    let began_at = Instant::now();
+    let bind = tokio::spawn(Arc::clone(&rig.binder).bind(args("a", "n1")));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!bind.is_finished() && rig.posts().is_empty());
+    let seen: Pod = serde_json::from_value(taken("second")).unwrap();
+    rig.cluster.index.apply(Event::Pod(Box::new(pod_facts(&seen).unwrap())));
+    bind.await.unwrap().unwrap();
+    assert!(began_at.elapsed() < KUBELET_MAX && rig.posts().len() == 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use berth_core::annotation::{Note, PLAN_KEY};
 use berth_model::NodeName;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
@@ -231,6 +231,19 @@ impl Running {
     pub async fn metrics(&mut self) -> Result<String> {
         let url = format!("http://127.0.0.1:{}/metrics", self.admin_port);
         self.scheduler.wait_for_http(&url, UP_WITHIN).await
+    }
+
+    /// Waits until the scheduler's metrics have this line: gauges follow the snapshot by a clock of their own.
+    ///
+    /// # Errors
+    /// It is not there in time.
+    pub async fn until_metric(&mut self, line: &str, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        while !self.metrics().await?.lines().any(|said| said == line) {
+            ensure!(Instant::now() < deadline, "no {line:?} in the metrics after {within:?}");
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
     }
 }
 

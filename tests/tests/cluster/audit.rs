@@ -74,7 +74,7 @@ async fn a_gpu_pod_that_runs_where_no_plugin_is_registered_is_told_to_run_withou
     running.pods().patch_status("starved", &PatchParams::default(), &Patch::Merge(status)).await?;
     let words = "no device plugin offers nvidia.com/gpu on the node";
     running.until_told("starved", "NoDevice", words, SOON).await?;
-    ensure!(running.metrics().await?.contains("berth_pods_without_devices 1"), "the metric does not say it");
+    running.until_metric("berth_pods_without_devices 1", SOON).await?;
     let (status, found) = doctor(&running)?;
     let complaint = complaints(&found).into_iter().find(|c| c["check"] == "pods").unwrap();
     assert_eq!((status, &complaint["about"]), (3, &json!("default/starved")));

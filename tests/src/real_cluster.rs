@@ -114,6 +114,19 @@ impl RealCluster {
         self.running.until(SOON, &format!("{level}, accepting: {accepting} on {node}"), look).await
     }
 
+    /// Ends a node's agent and starts it again at another level, as the label of a pool does.
+    ///
+    /// # Errors
+    /// It does not end, or does not start.
+    pub async fn move_to(&mut self, at: usize, level: &str) -> Result<()> {
+        let node = self.nodes.get_mut(at).context("no such node")?;
+        node.agent.take().context("an agent")?.terminate(SOON).await?;
+        let kubeconfig = self.running.plane.agent_identity(node.name()).await?;
+        let args = ["--pod-resources", POD_RESOURCES, "--holders-interval", "100ms", "--level", level];
+        node.agent = Some(node.spawn(node.made().agent(&kubeconfig)?.args(args))?);
+        self.until_accepting(self.nodes[at].name(), level, true).await
+    }
+
     /// Creates a pod.
     ///
     /// # Errors

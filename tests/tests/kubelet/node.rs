@@ -108,3 +108,42 @@ async fn at_level_advice_a_pod_runs_with_what_the_stock_plugin_gave_and_drift_is
     assert_eq!(ids_held(node, "eight").await?, BTreeSet::new());
     Ok(())
 }
+
+/// Device files of GPUs that a container sees.
+fn cards(nodes: Vec<String>) -> BTreeSet<String> {
+    nodes.into_iter().filter(|path| !SHARED.contains(&path.as_str())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_moves_to_level_enforced_leaves_running_pods_their_devices_and_gives_them_to_nobody() -> Result<()>
+{
+    if !can_run("a_node_that_moves_to_level_enforced_leaves_running_pods_their_devices_and_gives_them_to_nobody")? {
+        return Ok(());
+    }
+    let mut cluster = RealCluster::start(&[("dgx-h100", "kn1")], &json!({}), &[]).await?;
+    let folder = cluster.nodes[0].kubelet_folder().join("device-plugins");
+    let offers = stock_offers(&cluster.nodes[0])?;
+    let plugin = StockPlugin::start(&folder, GPU, &offers[GPU], Wish::LastFirst).await?;
+    cluster.until_offered("kn1", GPU, 8).await?;
+    cluster.create(&gpu_pod("old", 2)).await?;
+    let (_, said) = cluster.until_running("old").await?;
+    let (old, held) = (cards(said.nodes), ids_held(&cluster.nodes[0], "old").await?);
+    assert_eq!((old.len(), held.len()), (2, 2));
+    // The ledger follows the kubelet, not the plan, from when it is told.
+    cluster.running.until_told("old", "DeviceDrift", "drift: planned", SOON).await?;
+
+    drop(plugin);
+    cluster.move_to(0, "enforced").await?;
+    cluster.until_offered("kn1", GPU, 8).await?;
+    cluster.create(&gpu_pod("new", 6)).await?;
+    let (pod, said) = cluster.until_running("new").await?;
+    let planned: BTreeSet<String> = plan_of(&pod)?.gpus()?.iter().map(ToString::to_string).collect();
+    let leased: BTreeSet<String> = said.berth_devices.unwrap().split(',').map(str::to_owned).collect();
+    assert_eq!(leased, planned);
+    let new = cards(said.nodes);
+    assert!(new.len() == 6 && new.is_disjoint(&old), "{new:?} beside {old:?}");
+    let (pod, said) = cluster.until_running("old").await?;
+    assert_eq!((cards(said.nodes), ids_held(&cluster.nodes[0], "old").await?), (old, held));
+    assert!(pod.status.unwrap().container_statuses.unwrap().iter().all(|container| container.restart_count == 0));
+    Ok(())
+}

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use berth_core::annotation::PLAN_KEY;
 use berth_core::place::mig::name::resource_form;
 use berth_proto::NodeTopology;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::controlplane::{AGENT_ACCOUNT, NAMESPACE};
+use crate::controlplane::{AGENT_ACCOUNT, NAMESPACE, SCHEDULER_ACCOUNT};
 use crate::installed::overlay;
 use crate::made_node::MadeNode;
 use crate::real_node::{RealNode, SHARED, Said, files};
@@ -133,6 +134,23 @@ impl RealCluster {
     /// The API server refuses it.
     pub async fn create(&self, pod: &Value) -> Result<()> {
         self.running.pods().create(&PostParams::default(), &serde_json::from_value(pod.clone())?).await?;
+        Ok(())
+    }
+
+    /// Binds a pod under the scheduler's account, as a scheduler that errs would: with this text as its plan.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn bind(&self, name: &str, node: &str, plan: &str) -> Result<()> {
+        let plane = &self.running.plane;
+        let token = plane.service_account_token(NAMESPACE, SCHEDULER_ACCOUNT, None).await?;
+        let pods: Api<Pod> = Api::default_namespaced(plane.client_for(&token)?);
+        let binding = json!({
+            "apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": node},
+            "metadata": {"name": name, "annotations": {PLAN_KEY: plan}},
+        });
+        let bound: Result<Value, _> = pods.create_subresource("binding", name, &PostParams::default(), &binding).await;
+        bound.with_context(|| format!("bind {name}"))?;
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 mod churn;
 mod lease;
+mod level;
 mod node;
 mod plugin;
 mod zones;

@@ -14,6 +14,7 @@ mod spec;
 mod steer;
 #[cfg(test)]
 mod testing;
+mod unleased;
 mod witness;
 
 use std::collections::BTreeMap;

@@ -15,7 +15,7 @@ pub enum RefusalReason {
     UnknownDevice,
     /// A planned device must not get pods.
     SickDevice,
-    /// A planned device is in another live lease.
+    /// A planned device is in another live lease, or held without one.
     DeviceLeased,
     /// The kubelet names more than one holder, or does not say whose the devices are.
     Ambiguous,

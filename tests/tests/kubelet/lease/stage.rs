@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use berth_core::annotation::Device;
-use berth_tests::controlplane::{NAMESPACE, ProcessSpec, SCHEDULER_ACCOUNT, fetch};
+use berth_tests::controlplane::{ProcessSpec, fetch};
 use berth_tests::made_node::admin_url;
 use berth_tests::real_cluster::{GPU, RealCluster, SOON};
 use berth_tests::real_node::{RealNode, SHARED, files, pod};
 use berth_tests::running::plan_of;
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 
 /// The node that every stage has, of eight GPUs.
@@ -110,16 +110,7 @@ impl Stage {
 
     /// Binds a pod as a scheduler that errs would: with this text as its plan.
     pub(super) async fn bind(&self, name: &str, plan: &str) -> Result<()> {
-        let plane = &self.0.running.plane;
-        let token = plane.service_account_token(NAMESPACE, SCHEDULER_ACCOUNT, None).await?;
-        let pods: Api<Pod> = Api::default_namespaced(plane.client_for(&token)?);
-        let binding = json!({
-            "apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": NODE},
-            "metadata": {"name": name, "annotations": {berth_core::annotation::PLAN_KEY: plan}},
-        });
-        let bound: Result<Value, _> = pods.create_subresource("binding", name, &PostParams::default(), &binding).await;
-        bound.with_context(|| format!("bind {name}"))?;
-        Ok(())
+        self.0.bind(name, NODE, plan).await
     }
 
     /// Runs a shell's line where the kubelet is.

@@ -58,6 +58,8 @@ pub(super) struct Look<'a> {
     pub(super) pods: &'a OnNode,
     /// The cards; `None` before they were read.
     pub(super) cards: Option<&'a Cards>,
+    /// Who holds devices without a lease, and which.
+    pub(super) unleased: &'a [Holder],
 }
 
 /// What becomes of a lease.
@@ -91,7 +93,7 @@ pub(super) fn judge(book: &Book, lease: &Lease, look: &Look<'_>) -> Verdict {
     if pod.is_ended || pod.is_deleting {
         return Verdict::Wait;
     }
-    match given(book, lease, pod, container, look.node, cards) {
+    match given(book, lease, pod, container, look, cards) {
         Ok(holder) => Verdict::Give(Box::new(holder)),
         Err((reason, text)) => refuse(pod, container, reason, text),
     }
@@ -120,11 +122,11 @@ fn given(
     lease: &Lease,
     pod: &Pod,
     container: &str,
-    node: &NodeName,
+    look: &Look<'_>,
     cards: &Cards,
 ) -> Result<Holder, (RefusalReason, String)> {
     let text = pod.plan.as_deref().ok_or_else(|| (RefusalReason::NoPlan, "the pod has no plan".to_owned()))?;
-    let note = Note::parse(text, &pod.uid, node).map_err(|error| (reason_of(&error), error.to_string()))?;
+    let note = Note::parse(text, &pod.uid, look.node).map_err(|error| (reason_of(&error), error.to_string()))?;
     let is_init = pod.containers.iter().any(|c| c.name == container && c.kind == Kind::Init);
     let mut parts = note.containers.iter().filter(|part| part.name == container && part.resource == lease.resource);
     let (Some(part), None) = (parts.next(), parts.next()) else {
@@ -153,7 +155,7 @@ fn given(
         init: is_init,
         devices,
     };
-    unshared(book, lease, &holder)?;
+    unshared(book, lease, &holder, look.unleased)?;
     Ok(holder)
 }
 
@@ -171,23 +173,25 @@ fn may_share(one: &Holder, other: &Holder) -> bool {
     one.pod_uid == other.pod_uid && (one.container == other.container || one.init || other.init)
 }
 
-/// No device in two live leases; the first one wins.
-fn unshared(book: &Book, lease: &Lease, holder: &Holder) -> Result<(), (RefusalReason, String)> {
+/// No device in two live leases, nor in one that another container holds without any; the first one wins.
+fn unshared(book: &Book, lease: &Lease, holder: &Holder, unleased: &[Holder]) -> Result<(), (RefusalReason, String)> {
     for (i, device) in holder.devices.iter().enumerate() {
         if holder.devices.iter().take(i).any(|before| before.uuid == device.uuid && cards::exclude(before, device)) {
             return Err((RefusalReason::BrokenPlan, format!("the plan names {} twice", cards::id(device))));
         }
     }
-    let others = book.values().filter(|other| other.name != lease.name).filter_map(|other| other.holder.as_ref());
-    let others: Vec<&Holder> = others.filter(|other| !may_share(holder, other)).collect();
+    let leased = book.values().filter(|other| other.name != lease.name).filter_map(|other| other.holder.as_ref());
+    let leased = leased.map(|other| (other, "is leased to"));
+    let others = leased.chain(unleased.iter().map(|other| (other, "is held without a lease by")));
+    let others: Vec<(&Holder, &str)> = others.filter(|(other, _)| !may_share(holder, other)).collect();
     for device in &holder.devices {
-        let taken = others.iter().find(|other| other.devices.iter().any(|theirs| cards::exclude(theirs, device)));
-        if let Some(other) = taken {
-            let text = format!("{} is leased to pod {}/{}", cards::id(device), other.namespace, other.pod);
+        let taken = others.iter().find(|(other, _)| other.devices.iter().any(|theirs| cards::exclude(theirs, device)));
+        if let Some((other, how)) = taken {
+            let text = format!("{} {how} pod {}/{}", cards::id(device), other.namespace, other.pod);
             return Err((RefusalReason::DeviceLeased, text));
         }
         let cores = |device: &Device| device.share.as_ref().and_then(|share| share.cores).unwrap_or(0);
-        let shares = others.iter().flat_map(|other| &other.devices).filter(|theirs| theirs.uuid == device.uuid);
+        let shares = others.iter().flat_map(|(other, _)| &other.devices).filter(|theirs| theirs.uuid == device.uuid);
         let sum = shares.map(cores).fold(cores(device), u32::saturating_add);
         if sum > CORES_MAX {
             return Err((

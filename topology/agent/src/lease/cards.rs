@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use berth_core::annotation::{Device, Mig};
 use berth_model::{Gpu, GpuIndex, MigInstance};
 
+/// How the names of resources begin whose ids may be the numbers of cards. NVIDIA's others have numbers of something else, such as groups of
+/// the IOMMU.
+const COUNTED: [&str; 2] = ["nvidia.com/gpu", "nvidia.com/mig-"];
+
 /// All that the last reading found, by UUID of the card.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Cards {
@@ -55,6 +59,39 @@ impl Cards {
         self.cards.get(uuid)
     }
 
+    /// What a device plugin means by `id`; `None` where it is no card or instance of this node. Where all that is known is the card, all of
+    /// it.
+    ///
+    /// Source: UUIDs, with `::` and a number for replicas: github.com/NVIDIA/k8s-device-plugin `internal/rm/device_map.go`; `MIG-GPU-UUID/GI/CI`
+    /// are instances of drivers before 470; `nvidia0`, `nvidia0/gi1`: github.com/GoogleCloudPlatform/container-engine-accelerators
+    /// `pkg/gpu/nvidia`; the numbers are those of `NVIDIA_VISIBLE_DEVICES`.
+    pub(super) fn named(&self, resource: &str, id: &str) -> Option<Device> {
+        let id = id.split_once("::").map_or(id, |(card, _)| card);
+        if self.cards.contains_key(id) {
+            return Some(Device::whole(id));
+        }
+        if let Some(found) = self.cards.iter().find_map(|(uuid, card)| card.with_id(uuid, id)) {
+            return Some(found);
+        }
+        let old = id.strip_prefix("MIG-").and_then(|id| id.split('/').next());
+        if let Some(uuid) = old.filter(|uuid| self.cards.contains_key(*uuid)) {
+            return Some(Device::whole(uuid));
+        }
+        if !COUNTED.iter().any(|name| resource.starts_with(name)) {
+            return None;
+        }
+        let is_it = |known: &Card| match id.strip_prefix("nvidia") {
+            Some(minor) => known.minor.is_some() && minor.split('/').next().and_then(number) == known.minor,
+            None => match id.split_once(':') {
+                Some((index, instance)) => {
+                    number(instance).is_some() && number(index) == Some(u32::from(known.index.0))
+                }
+                None => number(id) == Some(u32::from(known.index.0)),
+            },
+        };
+        self.cards.iter().find(|(_, known)| is_it(known)).map(|(uuid, _)| Device::whole(uuid))
+    }
+
     /// The device as it is on the node now, an instance with the id of its device.
     pub(super) fn find(&self, planned: &Device) -> Result<Device, Ungiven> {
         let uuid = &planned.uuid;
@@ -74,6 +111,14 @@ impl Cards {
 }
 
 impl Card {
+    /// The instance of which a device has this id.
+    fn with_id(&self, uuid: &str, id: &str) -> Option<Device> {
+        let found = self.instances.iter().find(|instance| instance.uuids.iter().any(|own| own == id))?;
+        let (start, size) = (found.placement.start(), found.placement.size());
+        let mig = Mig { uuid: Some(id.to_owned()), profile: found.profile.clone(), start, size };
+        Some(Device { mig: Some(mig), ..Device::whole(uuid) })
+    }
+
     fn instance(&self, uuid: &str, planned: &Mig) -> Result<Mig, Ungiven> {
         let (start, size) = (planned.start, planned.size);
         let is_it = |i: &&MigInstance| {
@@ -89,6 +134,11 @@ impl Card {
         };
         device.map(|device| Mig { uuid: Some(device), ..planned.clone() }).ok_or_else(none)
     }
+}
+
+/// A number as kernel and driver write it; `+1` and `007` are none.
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number: &u32| number.to_string() == text)
 }
 
 /// The id by which kubelet, driver and program know a device.

@@ -1,6 +1,8 @@
 //! Steers leases: asks the kubelet who holds what while any is pending, writes the specs of those that are given, and takes away those of
 //! pods that are over. Decides nothing itself; a kubelet, API server or folder that is away leaves leases as they are.
 
+mod tidy;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -14,15 +16,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::transport::Channel;
 
-use super::book::{self, Look, Verdict};
+use super::book::{self, Listing, Look, Verdict};
 use super::cards::Cards;
-use super::edits::{self, Signature, Sources};
+use super::edits::{Signature, Sources};
 use super::listing::listing;
 use super::pace::Pace;
 use super::record::{Holder, Lease, LeaseName};
 use super::running::running;
 use super::spec::Specs;
-use super::witness::WitnessFile;
+use super::unleased::Unleased;
+use super::witness::{Witness, WitnessFile};
 use super::{LeaseError, Leases};
 use crate::holders;
 use crate::metrics::Metrics;
@@ -72,6 +75,7 @@ pub(crate) struct Steering {
     metrics: Arc<Metrics>,
     specs: Specs,
     witness: WitnessFile,
+    unleased: Unleased,
     /// As last read, and the state of their folders then.
     sources: (Option<Signature>, Sources),
     /// Since when each lease is refused, and with what.
@@ -116,6 +120,7 @@ impl Steering {
             metrics,
             specs,
             witness,
+            unleased: Unleased::default(),
             sources,
             refused,
             told_refusals,
@@ -164,8 +169,16 @@ impl Steering {
         let witness = self.witness.read();
         let (pods, cards) = (Arc::clone(&self.pods.borrow_and_update()), self.statement.cards());
         let node = self.places.node.clone();
-        let look =
-            Look { node: &node, asked_at, listing: &listing, witness: &witness, pods: &pods, cards: cards.as_ref() };
+        let unleased = self.unleased(&witness, &listing, &pods, cards.as_ref()).await;
+        let look = Look {
+            node: &node,
+            asked_at,
+            listing: &listing,
+            witness: &witness,
+            pods: &pods,
+            cards: cards.as_ref(),
+            unleased: &unleased,
+        };
         self.release(&look).await;
         let (mut refusals, mut unseen) = (BTreeMap::new(), BTreeMap::new());
         for lease in self.pending() {
@@ -269,6 +282,32 @@ impl Steering {
         Ok(())
     }
 
+    /// Who holds what without a lease, as far as it matters: to leases that are pending.
+    async fn unleased(
+        &mut self,
+        witness: &Witness,
+        listing: &Listing,
+        pods: &OnNode,
+        cards: Option<&Cards>,
+    ) -> Vec<Holder> {
+        // Of what the file said before the list was asked for: the list may lack what the file says now.
+        let is_pending = !self.pending().is_empty();
+        let over = if is_pending { self.unleased.over(pods, listing) } else { BTreeSet::new() };
+        let running = self.running(&over).await;
+        self.unleased.see(witness, &self.leases.book().0);
+        self.unleased.forget(&over.difference(&running).cloned().collect());
+        let cards = cards.filter(|_| is_pending);
+        cards.map(|cards| self.unleased.holders(pods, &self.places.node, cards)).unwrap_or_default()
+    }
+
+    /// Those of the pods of which a process runs; all, where that cannot be known.
+    async fn running(&self, uids: &BTreeSet<String>) -> BTreeSet<String> {
+        let (proc, asked) = (self.places.proc.clone(), uids.clone());
+        // Thousands of small files where a node is busy.
+        let running = tokio::task::spawn_blocking(move || running(&proc, &asked)).await;
+        running.unwrap_or_else(|_| uids.clone())
+    }
+
     /// Ends the leases of pods that are over, and of which no process runs.
     async fn release(&self, look: &Look<'_>) {
         let (book, _) = self.leases.book();
@@ -276,10 +315,7 @@ impl Steering {
         if over.is_empty() {
             return;
         }
-        let uids: BTreeSet<String> = over.iter().map(|(_, uid)| uid.clone()).collect();
-        let proc = self.places.proc.clone();
-        // Thousands of small files where a node is busy.
-        let Ok(running) = tokio::task::spawn_blocking(move || running(&proc, &uids)).await else { return };
+        let running = self.running(&over.iter().map(|(_, uid)| uid.clone()).collect()).await;
         for (lease, uid) in over.into_iter().filter(|(_, uid)| !running.contains(uid)) {
             tracing::info!(%lease, uid, "released");
             self.end(&lease);
@@ -290,51 +326,6 @@ impl Steering {
     fn end(&self, lease: &LeaseName) {
         self.specs.remove(lease);
         self.leases.release(lease);
-    }
-
-    /// Once in a while and at the start: writes the specs that are not there or not as the sources say. A spec that cannot be made again
-    /// stays as it is; one that is not there is a refusal.
-    fn tidy(&mut self, cards: Option<&Cards>) -> BTreeMap<LeaseName, Refusal> {
-        let is_due = self.tidied_at.is_none_or(|at| at.elapsed() >= TIDY_EVERY);
-        let Some(cards) = cards.filter(|_| is_due) else { return self.standing() };
-        self.tidied_at = Some(Instant::now());
-        self.reread();
-        let mut refusals = BTreeMap::new();
-        let (book, _) = self.leases.book();
-        for lease in book.into_values() {
-            let Some(holder) = lease.holder else { continue };
-            let written = self.sources.1.of(&holder.devices, cards).and_then(|(version, edits)| {
-                let written = self.specs.write(&lease.name, &version, &edits);
-                written.map_err(|error| format!("{}: {error}", self.places.cdi_dir.display()))
-            });
-            match written {
-                Ok(true) => tracing::info!(lease = %lease.name, "the spec is written again"),
-                Ok(false) => {}
-                Err(_) if self.specs.has(&lease.name) => {}
-                Err(text) => {
-                    let pod = format!("{}/{}", holder.namespace, holder.pod);
-                    let (pod_uid, container, reason) = (holder.pod_uid, holder.container, RefusalReason::NoEdits);
-                    refusals.insert(lease.name, Refusal { pod, pod_uid, container, reason, text });
-                }
-            }
-        }
-        refusals
-    }
-
-    /// Refusals of held leases, between two looks at them.
-    fn standing(&self) -> BTreeMap<LeaseName, Refusal> {
-        let (book, _) = self.leases.book();
-        let is_held = |lease: &LeaseName| book.get(lease).is_some_and(|lease| lease.holder.is_some());
-        let standing = self.refused.iter().filter(|(lease, _)| is_held(lease) && !self.specs.has(lease));
-        standing.map(|(lease, (_, refusal))| (lease.clone(), refusal.clone())).collect()
-    }
-
-    fn reread(&mut self) {
-        let signature = edits::signature(&self.places.cdi_sources);
-        if self.sources.0.as_ref() != Some(&signature) {
-            let sources = Sources::read(&self.places.cdi_sources, &self.places.dev_root);
-            self.sources = (Some(signature), sources);
-        }
     }
 
     /// Says what is refused, once it has stood a while.

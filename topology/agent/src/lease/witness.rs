@@ -23,6 +23,19 @@ pub(super) struct Witness {
     pub(super) is_readable: bool,
     /// UID and container of each lease.
     holders: BTreeMap<LeaseName, (String, String)>,
+    /// Who was given devices, leases or not.
+    pub(super) entries: Vec<Entry>,
+}
+
+/// What one container was given of one resource.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) pod_uid: String,
+    pub(super) container: String,
+    pub(super) resource: String,
+    pub(super) ids: BTreeSet<String>,
+    /// The leases that its answer names; none, where a plugin gave the devices themselves.
+    pub(super) leases: BTreeSet<LeaseName>,
 }
 
 /// Source: `Data`, `checkpointData` and `PodDevicesEntry` in github.com/kubernetes/kubernetes
@@ -36,15 +49,20 @@ struct Checkpoint {
 #[derive(Deserialize)]
 struct Data {
     #[serde(rename = "PodDeviceEntries")]
-    entries: Option<Vec<Entry>>,
+    entries: Option<Vec<Filed>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Entry {
+struct Filed {
     #[serde(rename = "PodUID")]
     pod_uid: String,
     container_name: String,
+    #[serde(default)]
+    resource_name: String,
+    /// By zone; -1 is none.
+    #[serde(rename = "DeviceIDs")]
+    device_ids: Option<BTreeMap<String, Option<Vec<String>>>>,
     /// The device plugin's answer in protobuf, in which names stand as they are.
     alloc_resp: Option<ByteString>,
 }
@@ -53,29 +71,46 @@ impl Witness {
     /// Reads what the file says; `None` where it is none.
     pub(super) fn parse(json: &[u8]) -> Option<Self> {
         let checkpoint: Checkpoint = serde_json::from_slice(json).ok()?;
+        let entries = checkpoint.data.entries.unwrap_or_default().into_iter().map(|filed| Entry {
+            pod_uid: filed.pod_uid,
+            container: filed.container_name,
+            resource: filed.resource_name,
+            ids: filed.device_ids.unwrap_or_default().into_values().flatten().flatten().collect(),
+            leases: filed.alloc_resp.map(|ByteString(answer)| names(&answer)).unwrap_or_default(),
+        });
+        Some(Self::of(entries.collect()))
+    }
+
+    /// What these entries say.
+    pub(super) fn of(entries: Vec<Entry>) -> Self {
         let mut holders = BTreeMap::new();
         let mut twice = BTreeSet::new();
-        for entry in checkpoint.data.entries.unwrap_or_default() {
-            let Some(ByteString(answer)) = entry.alloc_resp else { continue };
-            for name in names(&answer) {
-                let holder = (entry.pod_uid.clone(), entry.container_name.clone());
+        for entry in &entries {
+            for name in &entry.leases {
+                let holder = (entry.pod_uid.clone(), entry.container.clone());
                 if holders.insert(name.clone(), holder).is_some() {
-                    twice.insert(name);
+                    twice.insert(name.clone());
                 }
             }
         }
         // One lease, one answer: anything else is no testimony.
         holders.retain(|name, _| !twice.contains(name));
-        Some(Self { is_readable: true, holders })
+        Self { is_readable: true, holders, entries }
     }
 
     #[cfg(test)]
     pub(super) fn of_holders(holders: BTreeMap<LeaseName, (String, String)>) -> Self {
-        Self { is_readable: true, holders }
+        let entry = |(lease, (pod_uid, container))| Entry {
+            pod_uid,
+            container,
+            leases: BTreeSet::from([lease]),
+            ..Entry::default()
+        };
+        Self::of(holders.into_iter().map(entry).collect())
     }
 
     /// UID and container that were answered with this lease.
-    pub(super) fn of(&self, lease: &LeaseName) -> Option<(&str, &str)> {
+    pub(super) fn holder(&self, lease: &LeaseName) -> Option<(&str, &str)> {
         self.holders.get(lease).map(|(uid, container)| (uid.as_str(), container.as_str()))
     }
 }
@@ -171,17 +206,40 @@ mod tests {
     #[test]
     fn the_kubelets_file_says_who_was_answered_with_a_lease() {
         let witness = Witness::parse(&file(&[("u1", "main", &name("a")), ("u2", "pull", &name("b"))])).unwrap();
-        assert_eq!(witness.of(&name("a")), Some(("u1", "main")));
-        assert_eq!(witness.of(&name("b")), Some(("u2", "pull")));
-        assert_eq!(witness.of(&name("c")), None);
+        assert_eq!(witness.holder(&name("a")), Some(("u1", "main")));
+        assert_eq!(witness.holder(&name("b")), Some(("u2", "pull")));
+        assert_eq!(witness.holder(&name("c")), None);
         let none = br#"{"Data":{"PodDeviceEntries":null,"RegisteredDevices":{}},"Checksum":1}"#;
         assert!(Witness::parse(none).unwrap().is_readable);
     }
 
     #[test]
+    fn who_was_given_devices_by_another_plugin_is_told_with_all_of_them() {
+        let of = |ids: &str, answer: &str| {
+            let head = r#""PodUID":"u","ContainerName":"main","ResourceName":"nvidia.com/gpu""#;
+            let file = format!(r#"{{"Data":{{"PodDeviceEntries":[{{{head}{ids}{answer}}}]}}}}"#);
+            Witness::parse(file.as_bytes()).unwrap().entries.remove(0)
+        };
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
+        let entry = |ids: BTreeSet<String>| Entry {
+            pod_uid: "u".to_owned(),
+            container: "main".to_owned(),
+            resource: "nvidia.com/gpu".to_owned(),
+            ids,
+            leases: BTreeSet::new(),
+        };
+        let zones = r#","DeviceIDs":{"0":["GPU-1","GPU-2"],"1":["GPU-3"],"-1":null}"#;
+        let by_env =
+            format!(r#","AllocResp":{}"#, serde_json::to_string(&ByteString(b"\x0a\x05GPU-1".to_vec())).unwrap());
+        assert_eq!(of(zones, &by_env), entry(ids(&["GPU-1", "GPU-2", "GPU-3"])));
+        assert_eq!(of(zones, ""), entry(ids(&["GPU-1", "GPU-2", "GPU-3"])));
+        assert_eq!(of("", r#","AllocResp":null"#), entry(ids(&[])));
+    }
+
+    #[test]
     fn a_lease_that_stands_there_twice_has_no_testimony() {
         let witness = Witness::parse(&file(&[("u1", "main", &name("a")), ("u2", "main", &name("a"))])).unwrap();
-        assert_eq!(witness.of(&name("a")), None);
+        assert_eq!(witness.holder(&name("a")), None);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) fn owner<'a>(book: &Book, lease: &Lease, look: &Look<'a>) -> Owner<'a
     let holds = |listed: &&'a Listed| listed.devices.get(&lease.resource).is_some_and(|ids| ids.iter().eq(&lease.ids));
     let mut listed = look.listing.containers.iter().filter(holds);
     let listed = (listed.next(), listed.next());
-    if let Some((uid, container)) = look.witness.of(&lease.name) {
+    if let Some((uid, container)) = look.witness.holder(&lease.name) {
         return testified(uid, container, listed, look);
     }
     let is_readable = look.witness.is_readable;

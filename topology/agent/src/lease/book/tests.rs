@@ -31,6 +31,7 @@ struct Scene {
     witness: Witness,
     pods: OnNode,
     cards: Cards,
+    unleased: Vec<Holder>,
 }
 
 impl Scene {
@@ -42,6 +43,7 @@ impl Scene {
             witness: Witness::default(),
             pods: OnNode::default(),
             cards: cards(&CARDS),
+            unleased: Vec::new(),
         };
         scene.pods([pod("p", "u", MAIN, Some(&plan("u", &[("main", Kind::Main, &["GPU-b"])])))]);
         scene.grant(&["GPU-a"]);
@@ -70,7 +72,8 @@ impl Scene {
     fn asked_at(&self, asked_at: u64, lease: u64) -> Verdict {
         let (node, cards) = (NodeName::parse(NODE).unwrap(), Some(&self.cards));
         let Self { book, listing, witness, pods, .. } = self;
-        let look = Look { node: &node, asked_at, listing, witness, pods, cards };
+        let unleased = &self.unleased;
+        let look = Look { node: &node, asked_at, listing, witness, pods, cards, unleased };
         judge(book, &book[&name(lease)], &look)
     }
 
@@ -96,7 +99,7 @@ impl Scene {
     fn over(&self) -> Vec<String> {
         let node = NodeName::parse(NODE).unwrap();
         let Self { book, listing, witness, pods, .. } = self;
-        let look = Look { node: &node, asked_at: u64::MAX, listing, witness, pods, cards: None };
+        let look = Look { node: &node, asked_at: u64::MAX, listing, witness, pods, cards: None, unleased: &[] };
         over(book, &look).into_iter().map(|(_, uid)| uid).collect()
     }
 }

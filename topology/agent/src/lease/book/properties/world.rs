@@ -7,6 +7,7 @@ use berth_core::annotation::Note;
 use super::super::*;
 use super::CARDS;
 use crate::lease::testing::{GPU, plan, pod};
+use crate::lease::unleased::Unleased;
 use crate::pods::Container;
 
 const NAMES: [&str; 3] = ["p", "q", "r"];
@@ -17,19 +18,37 @@ pub(super) struct Taken {
     pub(super) pod: Pod,
     pub(super) held: BTreeMap<String, BTreeSet<String>>,
     pub(super) answered: BTreeMap<LeaseName, String>,
+    /// Containers that another plugin gave these devices.
+    pub(super) bare: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Taken {
+    fn of(pod: Pod) -> Self {
+        Self { pod, held: BTreeMap::new(), answered: BTreeMap::new(), bare: BTreeMap::new() }
+    }
+
+    /// What the kubelet keeps of a pod that has ended, once somebody else is admitted.
+    fn clear(&mut self) {
+        self.held.clear();
+        self.answered.clear();
+        self.bare.clear();
+    }
 }
 
 /// The pod whose admission is under way: the containers that wait for an answer, and an answer that is on its way.
 pub(super) struct Admission {
     uid: String,
     left: Vec<Container>,
-    pub(super) flying: Option<(LeaseName, String, BTreeSet<String>)>,
+    pub(super) flying: Option<(Option<LeaseName>, String, BTreeSet<String>)>,
 }
 
 pub(super) struct World {
     pub(super) random: fastrand::Rng,
     /// Whether the kubelet's own file can be read, all the time.
     pub(super) is_file_readable: bool,
+    /// In how many steps the node begins to enforce plans; until then another plugin gives what the kubelet chose.
+    pub(super) enforces_in: u32,
+    pub(super) unleased: Unleased,
     pub(super) uids: u32,
     /// The API server's pods, and how the watch shows them.
     pub(super) api: BTreeMap<String, Pod>,
@@ -46,15 +65,20 @@ pub(super) struct World {
     pub(super) processes: BTreeMap<String, BTreeSet<String>>,
     pub(super) given: usize,
     pub(super) refused: BTreeSet<RefusalReason>,
+    /// How often a lease was refused for who had none.
+    pub(super) blocked: usize,
 }
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let is_file_readable = random.u8(..10) > 0;
+        let enforces_in = if random.bool() { random.u32(..80) } else { 0 };
         Self {
             random,
             is_file_readable,
+            enforces_in,
+            unleased: Unleased::default(),
             uids: 0,
             api: BTreeMap::new(),
             watched: OnNode::listed([]),
@@ -67,10 +91,12 @@ impl World {
             processes: BTreeMap::new(),
             given: 0,
             refused: BTreeSet::new(),
+            blocked: 0,
         }
     }
 
     pub(super) fn step(&mut self) {
+        self.enforces_in = self.enforces_in.saturating_sub(1);
         match self.random.u8(..12) {
             0 => self.create(),
             1 | 2 => self.admit(),
@@ -146,12 +172,9 @@ impl World {
             let Some(pod) = self.random.choice(&new).cloned() else { return };
             // What ended holds nothing any more once somebody else is admitted.
             let ended: BTreeSet<&String> = self.api.values().filter(|p| p.is_ended).map(|p| &p.uid).collect();
-            self.kubelet.iter_mut().filter(|taken| ended.contains(&taken.pod.uid)).for_each(|taken| {
-                taken.held.clear();
-                taken.answered.clear();
-            });
+            self.kubelet.iter_mut().filter(|taken| ended.contains(&taken.pod.uid)).for_each(Taken::clear);
             let (uid, left) = (pod.uid.clone(), pod.containers.clone());
-            self.kubelet.push(Taken { pod, held: BTreeMap::new(), answered: BTreeMap::new() });
+            self.kubelet.push(Taken::of(pod));
             self.admission = Some(Admission { uid, left, flying: None });
             return;
         };
@@ -160,15 +183,20 @@ impl World {
             Some(_) if is_lost => return self.fail(&admission.uid),
             Some((lease, container, ids)) => {
                 if let Some(taken) = self.kubelet.iter_mut().find(|taken| taken.pod.uid == admission.uid) {
-                    taken.held.insert(container.clone(), ids);
-                    taken.answered.insert(lease, container);
+                    taken.held.insert(container.clone(), ids.clone());
+                    match lease {
+                        Some(lease) => drop(taken.answered.insert(lease, container)),
+                        None => drop(taken.bare.insert(container, ids)),
+                    }
                 }
             }
             None if admission.left.is_empty() => return,
             None => {
                 let container = admission.left.remove(0);
                 let Some(ids) = self.choose(&admission.uid, &container) else { return self.fail(&admission.uid) };
-                admission.flying = Some((self.grant(&admission.uid, &container.name, &ids), container.name, ids));
+                let is_enforced = self.enforces_in == 0;
+                let lease = is_enforced.then(|| self.grant(&admission.uid, &container.name, &ids));
+                admission.flying = Some((lease, container.name, ids));
             }
         }
         self.admission = Some(admission);
@@ -233,10 +261,14 @@ impl World {
         self.kubelet.remove(at);
     }
 
-    /// A container whose lease has a spec starts.
+    /// A container whose lease has a spec starts, and one that needs none.
     fn start(&mut self) {
         for taken in &self.kubelet {
             let is_live = self.api.values().any(|pod| pod.uid == taken.pod.uid && !pod.is_ended && !pod.is_deleting);
+            if is_live && !taken.bare.is_empty() {
+                let ids = taken.bare.values().flatten().cloned();
+                self.processes.entry(taken.pod.uid.clone()).or_default().extend(ids);
+            }
             for holder in taken.answered.keys().filter_map(|lease| self.book.get(lease)?.holder.as_ref()) {
                 if is_live {
                     let ids = holder.devices.iter().map(|device| cards::id(device).to_owned());

@@ -82,7 +82,16 @@ pub(crate) fn refusal(view: &NodeView, policy: &Policy) -> Option<Reason> {
     if demanded(view, policy) > promised(view) {
         return Some(Reason::LevelUnmet);
     }
-    is_away(view).then_some(Reason::PluginAway)
+    if is_away(view) {
+        return Some(Reason::PluginAway);
+    }
+    is_closed_by_lease(view).then_some(Reason::LeaseStray)
+}
+
+/// Whether the kubelet chooses among devices of which it counts some as free that a lease gave away.
+#[must_use]
+pub fn is_closed_by_lease(view: &NodeView) -> bool {
+    view.has_stray_lease && promised(view) < Level::Enforced
 }
 
 fn plugin(view: &NodeView) -> Option<DevicePlugin> {

@@ -166,6 +166,7 @@ pub(crate) fn view_of(topology: NodeTopology) -> NodeView {
         unplanned_instances: std::collections::BTreeMap::new(),
         unplanned_gpu_count: 0,
         is_imprecise: false,
+        has_stray_lease: false,
         offered: Arc::new([("nvidia.com/gpu".to_owned(), gpus)].into()),
         allocatable: Compute { cpu_milli: 96_000, memory: MiB(1 << 20) },
         requested: Compute::default(),

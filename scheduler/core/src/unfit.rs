@@ -20,6 +20,8 @@ pub enum Reason {
     LevelUnmet,
     /// The node's device plugin accepts no pods now.
     PluginAway,
+    /// A pod has leased devices that the node's kubelet may take for free, and the node enforces plans no more.
+    LeaseStray,
     /// The node has no GPU.
     NoGpu,
     /// The kubelet does not offer as many GPUs as asked.
@@ -72,13 +74,14 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the documented table.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::BadWish,
         Self::UnknownNode,
         Self::NoTopology,
         Self::StaleTopology,
         Self::LevelUnmet,
         Self::PluginAway,
+        Self::LeaseStray,
         Self::NoGpu,
         Self::NotOffered,
         Self::TooFewGpus,
@@ -115,6 +118,7 @@ impl Reason {
             Self::StaleTopology => "stale-topology",
             Self::LevelUnmet => "level-unmet",
             Self::PluginAway => "plugin-away",
+            Self::LeaseStray => "lease-stray",
             Self::NoGpu => "no-gpu",
             Self::NotOffered => "not-offered",
             Self::TooFewGpus => "too-few-gpus",
@@ -152,6 +156,7 @@ impl Reason {
             Self::StaleTopology => "berth: topology report is stale",
             Self::LevelUnmet => "berth: device plugin of the node promises less than its pool demands",
             Self::PluginAway => "berth: device plugin of the node accepts no pods now",
+            Self::LeaseStray => "berth: kubelet may take leased devices of a pod of the node for free",
             Self::NoGpu => "berth: node has no GPU",
             Self::NotOffered => "berth: kubelet does not offer enough GPUs",
             Self::TooFewGpus => "berth: node has fewer GPUs than asked",
@@ -195,6 +200,7 @@ impl Reason {
             | Self::NoTopology
             | Self::StaleTopology
             | Self::PluginAway
+            | Self::LeaseStray
             | Self::GpusUnhealthy
             | Self::GpusBusy
             | Self::CoresBusy
@@ -240,6 +246,9 @@ impl Reason {
                 "give the node's agent the level that its pool demands, or lower it in the policy's levels"
             }
             Self::PluginAway => "wait for the agent or the kubelet to be back; if it lasts, see the agent's log",
+            Self::LeaseStray => {
+                "end the node's pods that have leases, or give it level enforced again: it came from there with them"
+            }
             Self::NoGpu => "none: the node is no GPU node",
             Self::NotOffered => "check the device plugin: allocatable of the node lacks the resource",
             Self::TooFewGpus => "ask for fewer GPUs or add larger nodes",

@@ -142,6 +142,9 @@ pub struct NodeView {
     pub unplanned_instances: BTreeMap<String, u32>,
     /// Whether counts and plans disagree: whole-node counts hold, exact sets are not promised.
     pub is_imprecise: bool,
+    /// Whether a pod has devices by a lease that are not known to be those which its kubelet counts as its own: the kubelet would give what
+    /// it takes for free to others, and only leases keep them from it.
+    pub has_stray_lease: bool,
     /// What the kubelet offers of extended resources, by name.
     pub offered: Arc<BTreeMap<String, u64>>,
     /// What the kubelet offers of CPU and memory.

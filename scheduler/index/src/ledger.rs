@@ -45,6 +45,8 @@ pub struct Holder {
     pub unplanned_gpu_count: u32,
     /// GPUs among those of its set that another pod has too.
     pub twice: GpuSet,
+    /// Whether its plan is enforced: it has its devices by leases.
+    pub is_enforced: bool,
     /// What is wrong with its plan; empty when nothing is.
     pub problem: String,
 }
@@ -139,6 +141,7 @@ impl NodeEntry {
             unplanned_gpu_count: 0,
             unplanned_instances: BTreeMap::new(),
             is_imprecise: false,
+            has_stray_lease: false,
             offered: Arc::clone(&self.offered),
             allocatable: self.facts.as_ref().map_or_else(Compute::default, |f| f.allocatable),
             requested: Compute::default(),
@@ -161,7 +164,13 @@ impl NodeEntry {
                 take_nics(&mut view, &holding.nics);
             }
             let holder = self.examined(count_pod(&mut view, pod, &wanted, names), pod, &wanted, names);
-            admissions.push(admitted(admission(holder.set, holder.instances.clone()), &holder, &view, pod, names));
+            let admission = admission(holder.set, holder.instances.clone());
+            let (planned, counted) = reckoned(&holder, &view, pod, names);
+            view.has_stray_lease |= pod.is_enforced && counted.as_ref() != Some(&planned);
+            admissions.push(match counted.filter(|counted| *counted != planned) {
+                Some((set, instances)) => Admission { planned: Some(planned), set, instances, ..admission },
+                None => admission,
+            });
             holders.push(holder);
         }
         for (uid, hold) in holds.filter(|(uid, _)| !self.pods.contains_key(*uid)) {
@@ -181,41 +190,41 @@ impl NodeEntry {
             let unplanned_gpu_count = claims.unknown.saturating_add(hold.unnamed_gpu_count);
             view.unplanned_gpu_count = view.unplanned_gpu_count.saturating_add(unplanned_gpu_count);
             add_instances(&mut view.unplanned_instances, &hold.unnamed_instances);
-            holders.push(Holder {
-                uid: uid.clone(),
-                namespace: String::new(),
-                name: String::new(),
-                since: String::new(),
-                set,
-                shares: claims.shares,
-                instances: claims.instances,
-                drifted_from: None,
-                is_without_devices: false,
-                unplanned_gpu_count,
-                twice: GpuSet::EMPTY,
-                problem: "binding".to_owned(),
-            });
+            holders.push(binding(uid, set, claims, unplanned_gpu_count));
         }
         view.site = site::site(&view, names, admissions);
         (view, holders)
     }
 }
 
-/// The admission with what the kubelet counts as the pod's, where a lease gave it other devices.
-fn admitted<'a>(
-    admission: Admission<'a>,
-    holder: &Holder,
-    view: &NodeView,
-    pod: &PodFacts,
-    names: &Resources,
-) -> Admission<'a> {
+/// The holder that a hold stands for.
+fn binding(uid: &PodUid, set: GpuSet, claims: Claims, unplanned_gpu_count: u32) -> Holder {
+    Holder {
+        uid: uid.clone(),
+        namespace: String::new(),
+        name: String::new(),
+        since: String::new(),
+        set,
+        shares: claims.shares,
+        instances: claims.instances,
+        drifted_from: None,
+        is_without_devices: false,
+        unplanned_gpu_count,
+        twice: GpuSet::EMPTY,
+        is_enforced: false,
+        problem: "binding".to_owned(),
+    }
+}
+
+/// Whole GPUs and MIG instances.
+type Devices = (GpuSet, Vec<HeldInstance>);
+
+/// What the pod has by its plan, and what the kubelet counts as the pod's, where a lease may have given it other devices.
+fn reckoned(holder: &Holder, view: &NodeView, pod: &PodFacts, names: &Resources) -> (Devices, Option<Devices>) {
     let cut = holder.instances.iter().map(|instance| instance.index).collect();
     let planned = (holder.set.minus(cut), holder.instances.clone());
     let counted = claims::counted(view, pod, names, (planned.0, &planned.1));
-    match counted.filter(|counted| *counted != planned) {
-        Some((set, instances)) => Admission { planned: Some(planned), set, instances, ..admission },
-        None => admission,
-    }
+    (planned, counted)
 }
 
 fn add_compute(sum: &mut Compute, cpu_milli: u64, memory: MiB) {
@@ -321,6 +330,7 @@ fn count_pod(view: &mut NodeView, pod: &PodFacts, wanted: &Wanted, names: &Resou
         is_without_devices: false,
         unplanned_gpu_count,
         twice,
+        is_enforced: pod.is_enforced,
         problem,
     }
 }

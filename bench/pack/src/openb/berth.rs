@@ -235,6 +235,7 @@ fn idle_node(model: &str, gpu_count: usize) -> Result<NodeView> {
         unplanned_gpu_count: 0,
         unplanned_instances: BTreeMap::new(),
         is_imprecise: false,
+        has_stray_lease: false,
         offered: Arc::new(BTreeMap::from([(GPU_RESOURCE.to_owned(), u64::try_from(gpu_count)?)])),
         allocatable: Compute::default(),
         requested: Compute::default(),

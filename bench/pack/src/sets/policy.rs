@@ -113,6 +113,7 @@ impl Berth {
             nics_held: NicSet::EMPTY,
             unplanned_gpu_count: 0,
             is_imprecise: false,
+            has_stray_lease: false,
             offered: Arc::new([("nvidia.com/gpu".to_owned(), offered)].into()),
             allocatable: Compute { cpu_milli: 128_000, memory: MiB(1 << 20) },
             requested: Compute::default(),

@@ -100,6 +100,19 @@ fn a_plugin_that_accepts_nothing_takes_no_pod_whatever_its_level() {
 }
 
 #[test]
+fn a_kubelet_that_may_take_leased_devices_for_free_chooses_none_until_the_pod_ends() {
+    let of = |plugin, has_stray_lease| NodeView { has_stray_lease, ..node(&[], plugin) };
+    let policy = Policy::default();
+    for plugin in [None, Some((Level::Preferred, true))] {
+        assert_eq!(verdict(&of(plugin, true), &policy), Err(Reason::LeaseStray), "{plugin:?}");
+        assert!(verdict(&of(plugin, false), &policy).is_ok(), "{plugin:?}");
+    }
+    let enforced = Some((Level::Enforced, true));
+    assert_eq!(verdict(&of(enforced, true), &policy), Ok(Level::Enforced), "leases keep them");
+    assert!(Reason::LeaseStray.is_passing() && !Reason::LeaseStray.helped_by_preemption());
+}
+
+#[test]
 fn without_a_report_only_a_pool_that_demands_nothing_places_by_count() {
     let policy = policy(&format!("topology: {{missing: byCount}}\n{POOLS}"));
     let missing = |labels| NodeView { hardware: None, knowledge: Knowledge::Missing, ..node(labels, None) };

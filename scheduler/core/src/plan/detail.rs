@@ -27,9 +27,12 @@ pub fn detail(reason: Reason, view: &NodeView, shape: &Shape, policy: &Policy) -
             let (demanded, promised) = (level::demanded(view, policy), level::promised(view));
             format!("{} demanded, the report says {}", demanded.word(), promised.word())
         }
-        Reason::UnknownNode | Reason::NoTopology | Reason::StaleTopology | Reason::PluginAway | Reason::NoGpu => {
-            String::new()
-        }
+        Reason::UnknownNode
+        | Reason::NoTopology
+        | Reason::StaleTopology
+        | Reason::PluginAway
+        | Reason::LeaseStray
+        | Reason::NoGpu => String::new(),
         Reason::NotOffered => match view.offered_gpu_count(policy.gpu_resources()) {
             None => format!("{asked} asked, allocatable names none of the GPU resources"),
             Some(offered) => format!("{asked} asked, {offered} allocatable"),

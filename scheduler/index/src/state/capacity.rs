@@ -30,7 +30,7 @@ pub(super) fn capacity(view: &NodeView, exists: bool) -> Capacity {
     Capacity {
         exists,
         knowledge: Reverse(view.knowledge),
-        accepts: (!level::is_away(view), level::promised(view)),
+        accepts: (!level::is_away(view) && !level::is_closed_by_lease(view), level::promised(view)),
         free_gpu_count: free.saturating_sub(view.unplanned_gpu_count),
         offered: view.offered.values().fold(0_u64, |sum, n| sum.saturating_add(*n)),
         shared: Reverse((u64::from(taken.cores_percent), taken.memory.0)),

@@ -36,6 +36,28 @@ fn where_the_plan_is_enforced_the_kubelets_ids_are_only_its_count() {
 }
 
 #[test]
+fn a_lease_strays_where_the_kubelet_counts_other_devices_or_has_not_said_which() {
+    let stray = |pods: &[PodFacts]| {
+        let index = with([node("a"), report("a", 1, None)]);
+        pods.iter().for_each(|pod| drop(index.apply(Event::Pod(Box::new(pod.clone())))));
+        let snapshot = index.snapshot();
+        snapshot.node("a").unwrap().view.has_stray_lease
+    };
+    let ids = |ids: &[u8]| ids.iter().map(|i| format!("GPU-a-{i}")).collect::<Vec<_>>();
+    let leased = |truth: &[u8]| PodFacts {
+        is_enforced: true,
+        truth: [("nvidia.com/gpu".to_owned(), ids(truth))].into(),
+        ..pod("p", "a", 2, Some(&[0, 1]))
+    };
+    assert!(stray(&[leased(&[])]) && stray(&[leased(&[0])]) && stray(&[leased(&[1, 2])]));
+    assert!(!stray(&[leased(&[1, 0])]));
+    assert!(!stray(&[PodFacts { is_enforced: false, ..leased(&[1, 2]) }]), "that is drift");
+    assert!(!stray(&[PodFacts { is_ended: true, ..leased(&[1, 2]) }]));
+    let beside = PodFacts { is_enforced: true, ..pod("q", "a", 0, None) };
+    assert!(!stray(&[leased(&[0, 1]), beside]), "a pod that asks for no device has none");
+}
+
+#[test]
 fn a_pod_bound_by_others_is_exact_once_the_kubelet_has_said_what_it_gave() {
     let index = with([node("a"), report("a", 1, None), bound("p", "a", 1, None)]);
     assert_eq!(held(&index, "a"), (0, 1, true));

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_core::level;
 use berth_core::view::{Knowledge, NodeView};
 use berth_index::Snapshot;
-use berth_model::{Level, Refusal};
+use berth_model::{Level, NodeName, Refusal};
 use kube::Client;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -109,13 +110,28 @@ pub(crate) async fn run(
     }
 }
 
-/// Nodes that enforce plans and whose agents are away: nobody gives leases there.
-fn unattended(snapshot: &Snapshot) -> Vec<String> {
-    let is_it = |slot: &&Arc<berth_index::NodeSlot>| {
-        let plugin = slot.view.hardware.as_ref().and_then(|hardware| hardware.topology.parts().device_plugin);
-        plugin.is_some_and(|plugin| plugin.level == Level::Enforced) && slot.view.knowledge == Knowledge::Stale
+/// Why nobody gives leases on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unattended {
+    /// It enforces plans, and its agent is away.
+    Away,
+    /// It enforces plans no more, and has pods from when it did.
+    Left,
+}
+
+/// Nodes on which nobody gives leases to pods that wait for them.
+fn unattended(snapshot: &Snapshot) -> Vec<(NodeName, Unattended)> {
+    let why = |slot: &Arc<berth_index::NodeSlot>| {
+        let is_stale = slot.view.knowledge == Knowledge::Stale;
+        match level::promised(&slot.view) {
+            Level::Enforced => is_stale.then_some(Unattended::Away),
+            // An agent at level preferred looks after the leases that it finds.
+            Level::Preferred => None,
+            Level::Advice => slot.holders.iter().any(|holder| holder.is_enforced).then_some(Unattended::Left),
+        }
     };
-    snapshot.nodes().filter(is_it).map(|slot| slot.view.name.to_string()).take(AWAY_NODES_MAX).collect()
+    let nodes = snapshot.nodes().filter_map(|slot| Some((slot.view.name.clone(), why(slot)?)));
+    nodes.take(AWAY_NODES_MAX).collect()
 }
 
 impl Refusals {

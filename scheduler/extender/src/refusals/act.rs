@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use berth_core::annotation::{Note, PLAN_KEY};
+use berth_model::NodeName;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, DeleteParams, EvictParams, ListParams, Preconditions};
 
-use super::Eviction;
+use super::{Eviction, Unattended};
 use crate::events::{Told, about_pod};
 
 /// Time for one call.
@@ -52,19 +54,23 @@ pub(super) struct Away {
 
 impl Away {
     /// Pods of these nodes that wait for their devices and were not told yet.
-    pub(super) async fn look(&mut self, client: &Client, nodes: &[String]) -> Vec<Told> {
+    pub(super) async fn look(&mut self, client: &Client, nodes: &[(NodeName, Unattended)]) -> Vec<Told> {
         let (mut news, mut waiting) = (Vec::new(), BTreeSet::new());
-        for node in nodes {
+        for (node, why) in nodes {
             let params = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(PODS_MAX);
             let pods: Api<Pod> = Api::all(client.clone());
             let Ok(Ok(list)) = tokio::time::timeout(CALL_TIMEOUT, pods.list(&params)).await else {
-                tracing::warn!(node, "the pods of a node whose agent is away cannot be listed");
+                tracing::warn!(%node, "the pods of a node whose agent is away cannot be listed");
                 continue;
             };
             for pod in list.items.iter().filter(|pod| waits_for_gpus(pod)) {
+                // Where no plan is enforced any more, a container that cannot be made may lack something else.
+                if *why == Unattended::Left && !has_enforced_plan(pod, node) {
+                    continue;
+                }
                 let uid = pod.metadata.uid.clone().unwrap_or_default();
                 if !self.told.contains(&uid) {
-                    news.push(told(pod, &uid, node));
+                    news.push(told(pod, &uid, node, *why));
                 }
                 waiting.insert(uid);
             }
@@ -86,17 +92,30 @@ fn waits_for_gpus(pod: &Pod) -> bool {
     is_waiting && limits.flat_map(|limits| limits.keys()).any(|name| name.starts_with("nvidia.com/"))
 }
 
-fn told(pod: &Pod, uid: &str, node: &str) -> Told {
+fn has_enforced_plan(pod: &Pod, node: &NodeName) -> bool {
+    let plan = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(PLAN_KEY));
+    let note = plan.and_then(|text| Note::parse(text, pod.metadata.uid.as_deref()?, node).ok());
+    note.is_some_and(|note| note.level == berth_core::annotation::Level::Enforced)
+}
+
+fn told(pod: &Pod, uid: &str, node: &NodeName, why: Unattended) -> Told {
     let (namespace, name) = (pod.metadata.namespace.as_deref(), pod.metadata.name.as_deref());
+    let note = match why {
+        Unattended::Away => format!(
+            "Node {node} enforces plans and its berth-agent is not ready: nobody gives the pod its devices. It starts by itself when \
+             the agent is back: see the agent's pod on that node."
+        ),
+        Unattended::Left => format!(
+            "Node {node} enforces plans no more, and the pod waits for a lease from when it did, which nobody gives it. Delete the \
+             pod, or give the node level enforced again."
+        ),
+    };
     Told {
         about: about_pod(namespace.unwrap_or_default(), name.unwrap_or_default(), uid),
         is_warning: true,
         reason: "AgentAway",
         action: "Enforce",
-        note: format!(
-            "Node {node} enforces plans and its berth-agent is not ready: nobody gives the pod its devices. It starts by itself when \
-             the agent is back: see the agent's pod on that node."
-        ),
+        note,
     }
 }
 
@@ -119,5 +138,19 @@ mod tests {
         assert!(!waits_for_gpus(&pod("ImagePullBackOff", "nvidia.com/gpu")));
         assert!(!waits_for_gpus(&pod("CreateContainerError", "rdma/hca")));
         assert!(!waits_for_gpus(&Pod::default()));
+    }
+
+    #[test]
+    fn who_waits_for_a_lease_is_known_by_its_own_enforced_plan() {
+        let node = NodeName::parse("a").unwrap();
+        let of = |uid: &str, level: &str| {
+            let plan = format!(r#"{{"v":1,"podUID":"{uid}","node":"a","level":"{level}","containers":[]}}"#);
+            let mut pod = pod("CreateContainerError", "nvidia.com/gpu");
+            pod.metadata.uid = Some("u".to_owned());
+            pod.metadata.annotations = Some([(PLAN_KEY.to_owned(), plan)].into());
+            has_enforced_plan(&pod, &node)
+        };
+        assert!(of("u", "enforced"));
+        assert!(!of("u", "advice") && !of("v", "enforced") && !has_enforced_plan(&Pod::default(), &node));
     }
 }

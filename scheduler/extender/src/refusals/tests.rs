@@ -1,10 +1,12 @@
 //! What refused pods are told and when they are evicted.
 
-use berth_index::{Event, Index};
-use berth_model::RefusalReason;
+use berth_core::demand::Totals;
+use berth_core::device::HeldDevice;
+use berth_index::{Event, Index, PlanNote, PodFacts, PodUid, Rank};
+use berth_model::{DevicePlugin, GpuUuid, RefusalReason};
 
 use super::*;
-use crate::fixture::topology;
+use crate::fixture::{name, topology};
 
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -81,4 +83,38 @@ fn a_look_evicts_few_and_a_node_without_its_agent_says_nothing() {
     assert_eq!(scene.at(60, Some(WAIT), &many).1.len(), EVICTIONS_MAX);
     let next = scene.at(61, Some(WAIT), &many).1;
     assert!(next.len() == EVICTIONS_MAX && !next.contains(&"p00".to_owned()), "{next:?}");
+}
+
+#[test]
+fn nobody_attends_to_leases_where_the_agent_is_away_or_the_node_went_back_to_advice_under_them() {
+    let pod = |is_enforced| {
+        let mut totals = Totals::default();
+        totals.extended.insert("nvidia.com/gpu".to_owned(), 1);
+        PodFacts {
+            uid: PodUid::new("u"),
+            namespace: "team".to_owned(),
+            name: "train".to_owned(),
+            node: Some(name("n")),
+            is_ended: false,
+            expects_devices: false,
+            is_enforced,
+            totals,
+            rank: Rank::default(),
+            note: PlanNote::Devices([HeldDevice::whole(GpuUuid::parse("GPU-n-0").unwrap())].into_iter().collect()),
+            truth: BTreeMap::new(),
+        }
+    };
+    let found = |level: Option<Level>, is_there, is_enforced| {
+        let index = Index::default();
+        let plugin = level.map(|level| DevicePlugin { level, is_accepting: true });
+        index.apply(Event::Report(Box::new(topology("n", 1, 0).with_device_plugin(plugin))));
+        index.apply(Event::Agent { node: name("n"), is_there });
+        index.apply(Event::Pod(Box::new(pod(is_enforced))));
+        unattended(&index.snapshot()).pop().map(|(_, why)| why)
+    };
+    assert_eq!(found(None, true, true), Some(Unattended::Left));
+    assert_eq!(found(None, true, false), None);
+    assert_eq!(found(Some(Level::Preferred), true, true), None, "its agent looks after them");
+    assert_eq!(found(Some(Level::Enforced), true, true), None);
+    assert_eq!(found(Some(Level::Enforced), false, true), Some(Unattended::Away));
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use berth_core::annotation::PLAN_KEY;
 use berth_core::place::mig::name::resource_form;
 use berth_proto::NodeTopology;
@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::controlplane::{AGENT_ACCOUNT, NAMESPACE, SCHEDULER_ACCOUNT};
+use crate::controlplane::{AGENT_ACCOUNT, NAMESPACE, ProcessSpec, SCHEDULER_ACCOUNT};
 use crate::installed::overlay;
 use crate::made_node::MadeNode;
 use crate::real_node::{RealNode, SHARED, Said, files};
@@ -125,7 +125,52 @@ impl RealCluster {
         let kubeconfig = self.running.plane.agent_identity(node.name()).await?;
         let args = ["--pod-resources", POD_RESOURCES, "--holders-interval", "100ms", "--level", level];
         node.agent = Some(node.spawn(node.made().agent(&kubeconfig)?.args(args))?);
-        self.until_accepting(self.nodes[at].name(), level, true).await
+        let name = self.nodes[at].name();
+        if level != "advice" {
+            return self.until_accepting(name, level, true).await;
+        }
+        let reports: Api<NodeTopology> = Api::all(self.running.plane.client());
+        let look = || async {
+            let status = reports.get(name).await?.status;
+            Ok(status.is_some_and(|status| status.device_plugin.is_none()).then_some(()))
+        };
+        self.running.until(SOON, &format!("advice on {name}"), look).await
+    }
+
+    /// Runs a shell's line where the kubelet of the first node is.
+    ///
+    /// # Errors
+    /// It fails.
+    pub async fn shell(&self, line: &str) -> Result<()> {
+        let node = self.nodes.first().context("no node")?;
+        let mut shell = node.spawn(ProcessSpec::new("sh", "/bin/sh").args(["-c", line]))?;
+        ensure!(shell.wait_for_end(SOON).await?.success(), "{line}: {}", shell.log_tail());
+        Ok(())
+    }
+
+    /// Kills the processes of container `main` of a pod on the first node, as a crash of its program does.
+    ///
+    /// # Errors
+    /// It has none.
+    pub async fn crash(&self, pod: &Pod) -> Result<()> {
+        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        let main = statuses.and_then(|all| all.iter().find(|status| status.name == "main")).context("no container")?;
+        let id = main.container_id.as_deref().and_then(|id| id.split_once("://")).context("no id")?.1;
+        let kill = "for p in /proc/[0-9]*; do if grep -q \"$ID\" $p/cgroup; then kill -9 ${p#/proc/}; fi; done";
+        self.shell(&format!("ID={id}; {{ {kill}; }} 2>/dev/null; true")).await
+    }
+
+    /// Waits until container `main` of a pod runs after so many restarts, and gives what it said then.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub async fn said_after(&self, name: &str, restarts: i32) -> Result<Said> {
+        let look = || async {
+            let pod = self.running.pods().get(name).await?;
+            let is_there = is_running(&pod).is_some_and(|(count, is_running)| is_running && count == restarts);
+            if is_there { self.said(&pod, "main") } else { Ok(None) }
+        };
+        self.running.until(SOON, &format!("restart {restarts} of {name}"), look).await
     }
 
     /// Creates a pod.
@@ -223,6 +268,14 @@ fn of_nodes(nodes: &[(&str, &str, Value)]) -> Result<BTreeSet<String>> {
 #[must_use]
 pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+/// How often container `main` of a pod was started anew, and whether it runs.
+#[must_use]
+pub fn is_running(pod: &Pod) -> Option<(i32, bool)> {
+    let all = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let main = all.iter().find(|status| status.name == "main")?;
+    Some((main.restart_count, main.state.as_ref().is_some_and(|state| state.running.is_some())))
 }
 
 /// What the stock device plugin of a node offers, by resource: GPUs that are whole, and MIG instances by their profiles.

@@ -142,6 +142,19 @@ impl Leases {
         })
     }
 
+    /// The leases that a node has left from when it enforced plans; `None` where there are none.
+    ///
+    /// # Errors
+    /// [`LeaseError::Folder`].
+    pub(crate) fn left(folder: &Path) -> Result<Option<Self>, LeaseError> {
+        if !folder.exists() {
+            return Ok(None);
+        }
+        let left = Self::open(folder)?;
+        let is_any = !left.known().leases.is_empty();
+        Ok(is_any.then_some(left))
+    }
+
     /// A new lease on what the kubelet gave, pending until it is known to whom; returns once it is on disk.
     ///
     /// # Errors

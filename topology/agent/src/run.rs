@@ -228,7 +228,10 @@ async fn start_beside(
         None => {}
     }
     let pods = pods::watch(publish::watching_client(args).await?, config.node.as_str());
-    let leases = (config.level == Level::Enforced).then(|| Leases::open(&config.lease_dir)).transpose()?.map(Arc::new);
+    let is_enforced = config.level == Level::Enforced;
+    // Pods from when the node enforced plans keep their leases, and get back specs that a reboot takes; new ones have none.
+    let leases = if is_enforced { Some(Leases::open(&config.lease_dir)?) } else { Leases::left(&config.lease_dir)? };
+    let leases = leases.map(Arc::new);
     if let Some(leases) = &leases {
         // Before anything is registered with the kubelet, so that no old spec can match.
         let (places, statement, metrics) =
@@ -236,6 +239,7 @@ async fn start_beside(
         let steering = Steering::new(Arc::clone(leases), places, pods.clone(), statement, metrics)?;
         tokio::spawn(steering.run());
     }
+    let leases = leases.filter(|_| is_enforced);
     let plugin = Plugin::new(config, leases, pods, Arc::clone(statement), Arc::clone(metrics));
     tokio::spawn(plugin.run());
     Ok(None)

@@ -4,9 +4,8 @@ use anyhow::{Context, Result, ensure};
 use berth_core::annotation::Note;
 use berth_proto::NodeTopology;
 use berth_tests::real_cluster::SOON;
-use berth_tests::real_node::{Said, can_run};
+use berth_tests::real_node::can_run;
 use berth_tests::running::plan_of;
-use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use serde_json::json;
 
@@ -44,15 +43,6 @@ impl Stage {
         Ok(())
     }
 
-    /// Kills the processes of a pod's container `main`, as a crash of its program does.
-    async fn crash(&self, pod: &Pod) -> Result<()> {
-        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-        let main = statuses.and_then(|all| all.iter().find(|status| status.name == "main")).context("no container")?;
-        let id = main.container_id.as_deref().and_then(|id| id.split_once("://")).context("no id")?.1;
-        let kill = "for p in /proc/[0-9]*; do if grep -q \"$ID\" $p/cgroup; then kill -9 ${p#/proc/}; fi; done";
-        self.shell(&format!("ID={id}; {{ {kill}; }} 2>/dev/null; true")).await
-    }
-
     /// Lets who waits for a lease start without it, as a runtime does that looks for no specs: containerd 2.4 cannot be told not to, so
     /// specs that give nothing stand for it.
     fn ignore_leases(&self) -> Result<()> {
@@ -66,12 +56,6 @@ impl Stage {
             std::fs::write(node.inside(&format!("/run/cdi/berth.dev-gpu-{name}.json")), spec.to_string())?;
         }
         Ok(())
-    }
-
-    /// What the container `main` said at its first start and after its crash.
-    async fn said_again(&self, pod: &Pod) -> Result<[Said; 2]> {
-        let look = || async { Ok(<[Said; 2]>::try_from(self.0.nodes[0].said(pod, "main")?).ok()) };
-        self.0.running.until(SOON, "a second start", look).await
     }
 }
 
@@ -98,9 +82,9 @@ async fn a_wrong_or_foreign_plan_gives_nothing_and_a_planned_stop_takes_nothing(
     // The agent is stopped as a node's owner stops it. Who runs goes on, and one whose program crashes has its devices again.
     assert!(stage.0.nodes[0].agent.as_mut().unwrap().terminate(SOON).await?.success());
     stage.0.until_accepting(NODE, "enforced", false).await?;
-    stage.crash(&good).await?;
-    let [first, again] = stage.said_again(&good).await?;
-    assert_eq!(first, again);
+    let first = stage.0.said(&good, "main")?;
+    stage.0.crash(&good).await?;
+    assert_eq!(Some(stage.0.said_after("good", 1).await?), first);
     // Who comes is kept away, by the kubelet's count or by our report, whichever kube-scheduler hears first; bound, it would be lost.
     stage.0.create(&gpu_pod("meanwhile", 2)).await?;
     stage.0.running.until_failed_scheduling("meanwhile", "", SOON).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use berth_core::annotation::Device;
-use berth_tests::controlplane::{ProcessSpec, fetch};
+use berth_tests::controlplane::fetch;
 use berth_tests::made_node::admin_url;
 use berth_tests::real_cluster::{GPU, RealCluster, SOON};
 use berth_tests::real_node::{RealNode, SHARED, files, pod};
@@ -115,9 +115,7 @@ impl Stage {
 
     /// Runs a shell's line where the kubelet is.
     pub(super) async fn shell(&self, line: &str) -> Result<()> {
-        let mut shell = self.0.nodes[0].spawn(ProcessSpec::new("sh", "/bin/sh").args(["-c", line]))?;
-        ensure!(shell.wait_for_end(SOON).await?.success(), "{line}: {}", shell.log_tail());
-        Ok(())
+        self.0.shell(line).await
     }
 
     pub(super) async fn make_device_files(&self) -> Result<()> {

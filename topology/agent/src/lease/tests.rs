@@ -29,6 +29,17 @@ fn every_grant_has_a_name_of_its_own_and_is_there_after_a_restart() {
 }
 
 #[test]
+fn what_is_left_of_leases_is_found_and_no_folder_is_made_for_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("leases");
+    assert!(Leases::left(&path).unwrap().is_none() && !path.exists());
+    let leases = Leases::open(&path).unwrap();
+    assert!(Leases::left(&path).unwrap().is_none());
+    leases.grant(GPU, &ids(&["GPU-a"])).unwrap();
+    assert_eq!(Leases::left(&path).unwrap().unwrap().known().leases, leases.known().leases);
+}
+
+#[test]
 fn a_bad_file_loses_itself_only() {
     let folder = tempfile::tempdir().unwrap();
     let leases = Leases::open(folder.path()).unwrap();

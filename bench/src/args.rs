@@ -192,6 +192,10 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) class: Option<String>,
 
+    /// Calls are for pods that the watch has not told of yet: every one is read.
+    #[arg(long)]
+    pub(crate) unknown_pods: bool,
+
     /// Timed events of each kind.
     #[arg(long, default_value_t = 2000)]
     pub(crate) events: usize,

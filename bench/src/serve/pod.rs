@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -13,6 +13,9 @@ use crate::args::PodForm;
 
 /// Stands in a template where the UID goes: as long as one, and nowhere else in a body.
 const UID_PLACE: &str = "ffffffff-ffff-4fff-8fff-ffffffffffff";
+
+/// The `resourceVersion` of every pod: only together with the UID it says anything.
+pub(super) const VERSION: &str = "184467";
 
 /// GPUs of the pod. Two: the least for which links matter.
 const GPUS: &str = "2";
@@ -32,7 +35,7 @@ impl Template {
     pub(super) fn new(pod: &Value, names: &[String]) -> Result<Self> {
         // In the order of Go's struct: a JSON value of serde_json would sort its keys.
         let names = serde_json::to_string(names)?;
-        let text = format!(r#"{{"Pod":{pod},"Nodes":null,"NodeNames":{names}}}"#);
+        let text = format!(r#"{{"Pod":{},"Nodes":null,"NodeNames":{names}}}"#, as_go_writes(pod)?);
         let start = text.find(UID_PLACE).context("the pod has no UID")?;
         Ok(Self { text: text.into_bytes(), uid: start..start + UID_PLACE.len() })
     }
@@ -45,6 +48,22 @@ impl Template {
         }
         Bytes::from(text)
     }
+}
+
+/// Members of metadata in the order of Go's struct. Source: k8s.io/apimachinery `pkg/apis/meta/v1/types.go`, ObjectMeta.
+const METADATA: [&str; 8] =
+    ["name", "namespace", "uid", "resourceVersion", "creationTimestamp", "labels", "annotations", "ownerReferences"];
+
+/// A pod with its metadata first, and the pod's identity first in it.
+fn as_go_writes(pod: &Value) -> Result<String> {
+    let members = |of: &Value, order: &[&str]| -> Result<String> {
+        let of = of.as_object().context("no object")?;
+        ensure!(of.len() == order.len(), "a member has no place in the order");
+        let member = |key: &&str| Ok(format!("{key:?}:{}", of.get(*key).context("a member is missing")?));
+        Ok(order.iter().map(member).collect::<Result<Vec<_>>>()?.join(","))
+    };
+    let metadata = members(&pod["metadata"], &METADATA)?;
+    Ok(format!(r#"{{"metadata":{{{metadata}}},"spec":{},"status":{}}}"#, pod["spec"], pod["status"]))
 }
 
 /// The UID of the pod of a number.
@@ -72,7 +91,7 @@ pub(super) fn object(form: PodForm, class: Option<&str>) -> Value {
     }
     json!({
         "metadata": {
-            "name": "trainer-5f7c9d", "namespace": "research", "uid": UID_PLACE, "resourceVersion": "184467",
+            "name": "trainer-5f7c9d", "namespace": "research", "uid": UID_PLACE, "resourceVersion": VERSION,
             "creationTimestamp": "2026-11-21T08:00:00Z", "labels": labels, "annotations": annotations,
             "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "trainer", "controller": true,
                 "blockOwnerDeletion": true, "uid": "6a1f9a52-31c5-4a9d-9b0e-6d3a5b1c7e88"}],
@@ -119,7 +138,7 @@ fn volume(name: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use berth_extender::wire::decode_extender_args;
+    use berth_extender::wire::{SplitArgs, decode_extender_args};
 
     use super::*;
 
@@ -129,6 +148,8 @@ mod tests {
             let names = ["a".to_owned(), "b".to_owned()];
             let template = Template::new(&object(form, Some("training")), &names).unwrap();
             let body = template.body(&uid(7));
+            let version = SplitArgs::of(&body).unwrap().version().unwrap();
+            assert_eq!((version.uid, version.resource_version), (uid(7).as_str(), VERSION));
             let args = decode_extender_args(&body).unwrap();
             let pod = args.pod.unwrap();
             assert_eq!(pod.metadata.uid, uid(7));

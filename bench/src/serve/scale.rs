@@ -9,7 +9,7 @@ use berth_extender::bind::memory::MemoryBinder;
 use berth_extender::convert::into_request;
 use berth_extender::decide::{Decider, Mode};
 use berth_extender::http::Decide;
-use berth_extender::wire::LastPod;
+use berth_extender::wire::SplitArgs;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -59,10 +59,15 @@ fn one(node_count: usize, name_count: usize, args: &ServeArgs) -> Result<Scale> 
     let names: Vec<String> = (0..name_count).map(|at| nodes::name(at * stride)).collect();
     let template = Template::new(&pod, &names)?;
     let bodies: Vec<Bytes> = (0..PODS).map(|number| template.body(&pod::uid(number))).collect();
-    let last_pod = LastPod::default();
+    for body in &bodies {
+        let args = SplitArgs::of(body).context("the body is not read")?;
+        let request = into_request(args.read_pod().context("no pod")?);
+        cluster.waiting.remember_version(request, pod::VERSION.to_owned());
+    }
     let call = |body: &Bytes| {
-        let args = last_pod.split(body, into_request).context("the body is not read")?;
-        let answer = decider.filter_list(&args.pod, args.list).context("no answer")?;
+        let args = SplitArgs::of(body).context("the body is not read")?;
+        let request = args.version().and_then(|version| decider.known_pod(version)).context("the pod is not known")?;
+        let answer = decider.filter_list(&request, args.list).context("no answer")?;
         ensure!(answer.asked_count == name_count, "{} names were read of {name_count}", answer.asked_count);
         Ok(())
     };

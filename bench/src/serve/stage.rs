@@ -42,6 +42,8 @@ pub(super) struct Stage {
     runtime: Runtime,
     pod: Value,
     request: PodRequest,
+    /// Whether the watch has told of the pods that calls are for.
+    knows_pods: bool,
     names: Vec<String>,
     churn: Churn,
     uids: u64,
@@ -82,7 +84,8 @@ impl Stage {
         let churn = Churn::new(Arc::clone(&cluster));
         let names = (0..args.nodes).map(nodes::name).collect();
         let servers = [extender_runtime, echo_runtime];
-        Ok(Self { cluster, echo, callers, runtime, pod, request, names, churn, uids: 0, _servers: servers })
+        let knows_pods = !args.unknown_pods;
+        Ok(Self { cluster, echo, callers, runtime, pod, request, knows_pods, names, churn, uids: 0, _servers: servers })
     }
 
     /// The cluster behind the extender.
@@ -164,7 +167,9 @@ impl Stage {
         let template = templates.iter().cycle().nth(usize::try_from(self.uids)? % templates.len().max(1));
         let template = template.context("no names to ask with")?;
         let body = template.body(&uid);
-        self.cluster.waiting.remember(PodRequest { uid: uid.clone(), ..self.request.clone() });
+        let version = if self.knows_pods { pod::VERSION } else { "" };
+        let request = PodRequest { uid: uid.clone(), ..self.request.clone() };
+        self.cluster.waiting.remember_version(request, version.to_owned());
         if case.churn {
             self.churn.step()?;
         }

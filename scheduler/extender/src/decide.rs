@@ -22,7 +22,7 @@ use crate::explain;
 use crate::http::{BoxFuture, Decide, ExplainError, ExplainRequest, Failure, Written};
 use crate::preempt;
 use crate::wire::{
-    BindArgs, Evicted, FilterAnswer, NODE_NAMES_MAX, Pod, PreemptArgs, PriorityAnswer, Reason, encode_kept,
+    BindArgs, Evicted, FilterAnswer, NODE_NAMES_MAX, Pod, PodVersion, PreemptArgs, PriorityAnswer, Reason, encode_kept,
     encode_scores,
 };
 
@@ -189,6 +189,10 @@ impl Decide for Decider {
         let judged = self.judge(&demand, names, &policy, &snapshot);
         let scores = judged.scores(&demand, &policy);
         Ok(PriorityAnswer { scores: judged.asked.into_iter().zip(scores).collect() })
+    }
+
+    fn known_pod(&self, version: PodVersion<'_>) -> Option<Arc<PodRequest>> {
+        self.cluster.waiting.of_version(version.uid, version.resource_version)
     }
 
     fn filter_list(&self, request: &PodRequest, list: &[u8]) -> Option<Written> {

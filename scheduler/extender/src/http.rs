@@ -15,7 +15,6 @@ mod verbs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use berth_core::demand::PodRequest;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -30,7 +29,7 @@ pub use serve::serve;
 
 use crate::admin::Gates;
 use crate::metrics::{Call, Metrics};
-use crate::wire::{self, LastPod};
+use crate::wire;
 
 /// How the extender answers.
 #[derive(Debug, Clone)]
@@ -67,8 +66,6 @@ struct Shared {
     gates: Gates,
     metrics: Arc<Metrics>,
     settings: Settings,
-    /// What the pod of the last call looked like.
-    last_pod: LastPod<PodRequest>,
     /// Binds in flight and bodies being thrown away: work that outlives its connection.
     tasks: TaskTracker,
     bind_slots: Arc<Semaphore>,
@@ -128,8 +125,7 @@ impl Extender {
         let bind_slots = Arc::new(Semaphore::new(settings.binds_max));
         let body_pool = Arc::new(Semaphore::new(body::POOL_CHUNKS));
         let tasks = TaskTracker::new();
-        let last_pod = LastPod::default();
-        Self(Arc::new(Shared { decide, gates, metrics, settings, last_pod, tasks, bind_slots, body_pool }))
+        Self(Arc::new(Shared { decide, gates, metrics, settings, tasks, bind_slots, body_pool }))
     }
 
     fn not_ready(&self) -> Option<Failure> {

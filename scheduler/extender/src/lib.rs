@@ -28,5 +28,6 @@ pub mod preempt;
 pub mod refusals;
 pub mod requeue;
 pub mod run;
+pub mod waiting;
 pub mod watch;
 pub mod wire;

@@ -71,6 +71,8 @@ pub struct Metrics {
     pub request_duration: Family<Call, Histogram, SecondsHistogram>,
     /// Nodes asked about.
     pub nodes_evaluated: Family<ByVerb, Counter>,
+    /// Calls whose pod was read: the watch had not told of just this version of it.
+    pub pods_read: Family<ByVerb, Counter>,
     /// Nodes refused by filter.
     pub filter_rejections: Family<ByReason, Counter>,
     /// Open connections of kube-scheduler.
@@ -133,6 +135,7 @@ impl Metrics {
             registry: Registry::with_prefix("berth"),
             request_duration: Family::new_with_constructor(SecondsHistogram),
             nodes_evaluated: Family::default(),
+            pods_read: Family::default(),
             filter_rejections: Family::default(),
             connections: Gauge::default(),
             connections_cut: Family::default(),
@@ -173,6 +176,8 @@ impl Metrics {
         registry.register_with_unit(name, help, Unit::Seconds, self.request_duration.clone());
         let help = "Nodes asked about by kube-scheduler";
         registry.register("extender_nodes_evaluated", help, self.nodes_evaluated.clone());
+        let help = "Calls whose pod was not known from the watch in the version sent, and was read";
+        registry.register("extender_pods_read", help, self.pods_read.clone());
         let help = "Nodes refused by filter";
         registry.register("extender_filter_rejections", help, self.filter_rejections.clone());
         registry.register("extender_connections", "Open connections", self.connections.clone());
@@ -264,6 +269,7 @@ berth_extender_connections gauge
 berth_extender_connections_cut counter
 berth_extender_filter_rejections counter
 berth_extender_nodes_evaluated counter
+berth_extender_pods_read counter
 berth_extender_request_duration_seconds histogram
 berth_holds_active gauge
 berth_imprecise_nodes gauge
@@ -287,6 +293,7 @@ berth_watch_relists counter";
         let metrics = Metrics::new("1.2.3");
         metrics.request_duration.get_or_create(&Call { verb: "filter", result: "ok" }).observe(0.0002);
         metrics.nodes_evaluated.get_or_create(&ByVerb { verb: "filter" }).inc();
+        metrics.pods_read.get_or_create(&ByVerb { verb: "filter" }).inc();
         let reasons = [&metrics.topology_reports_rejected, &metrics.report_streams_refused];
         for family in [&metrics.filter_rejections, &metrics.connections_cut].into_iter().chain(reasons) {
             family.get_or_create(&ByReason { reason: "gpus-busy" }).inc();

@@ -7,10 +7,10 @@
 mod answer;
 mod args;
 mod go;
-mod last;
 mod names;
 mod pod;
 mod preempt;
+mod version;
 mod watched;
 
 pub use answer::{
@@ -21,12 +21,12 @@ pub use args::{
     BindArgs, DecodeError, ExtenderArgs, NODE_NAMES_MAX, SplitArgs, decode_bind_args, decode_extender_args,
 };
 pub use go::{Given, ItemCount};
-pub use last::LastPod;
 pub use pod::{
     Affinity, AllocatedDevice, AllocatedResource, Container, ContainerPort, ContainerStatus, OwnerReference, Pod,
     PodMeta, PodSpec, PodStatus, PodTerms, PreferredTerms, Quantity, ResourceList, Resources, TopologySpread, Volume,
 };
 pub use preempt::{Candidate, Evicted, PreemptArgs, decode_preempt_args, encode_preempt};
+pub use version::PodVersion;
 pub use watched::WatchedPod;
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ fn inside(node: &NodeTopology, set: GpuSet) -> (Option<LinkClass>, u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_of_every_size_get_sets_that_no_other_choice_beats() -> Result<()> {
-    let running = Running::start(&FOUR).await?;
+    let mut running = Running::start(&FOUR).await?;
     let mut taken: BTreeMap<String, GpuSet> = BTreeMap::new();
     for (i, gpus) in [2, 1, 4, 8, 1, 2, 4, 2, 1, 4, 1, 2].into_iter().enumerate() {
         let name = format!("p{i}");
@@ -72,6 +72,16 @@ async fn pods_of_every_size_get_sets_that_no_other_choice_beats() -> Result<()> 
         *held = held.or(set);
     }
     holders(&running).await?;
+    // What kube-scheduler sends names the version of the pod as the watch does, and mostly the watch is there in time.
+    let metrics = running.metrics().await?;
+    let count = |name: &str| -> u64 {
+        let of_filter = |line: &&str| line.starts_with(name) && line.contains("verb=\"filter\"");
+        metrics.lines().filter(of_filter).map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    };
+    let (calls, read) =
+        (count("berth_extender_request_duration_seconds_count"), count("berth_extender_pods_read_total"));
+    println!("the pod was read in {read} of {calls} calls of filter");
+    assert!(calls >= 12 && read < calls, "{read} of {calls}");
     Ok(())
 }
 

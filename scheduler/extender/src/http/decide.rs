@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use berth_core::demand::PodRequest;
 
-use crate::wire::{BindArgs, Evicted, FilterAnswer, Pod, PreemptArgs, PriorityAnswer};
+use crate::wire::{BindArgs, Evicted, FilterAnswer, Pod, PodVersion, PreemptArgs, PriorityAnswer};
 
 /// A boxed future that may outlive its caller.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -30,6 +30,11 @@ pub trait Decide: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Failure`]: kube-scheduler goes on without our scores.
     fn prioritize(&self, pod: &Pod, names: &[Cow<'_, str>], deadline: Instant) -> Result<PriorityAnswer, Failure>;
+
+    /// What a pod asks for in just this version, where that is known: then the pod of the call is not read.
+    fn known_pod(&self, _version: PodVersion<'_>) -> Option<Arc<PodRequest>> {
+        None
+    }
 
     /// As `filter`, of names as they stand between the brackets of the body, with the answer written out: thousands of names are most
     /// of a call. `None` where only `filter` can answer: nothing fits, the pod is not ours, or the list is not as Go writes it.

@@ -30,9 +30,9 @@ impl Extender {
     }
 
     fn decide_filter(&self, body: &[u8], deadline: Instant) -> Result<Vec<u8>, Failure> {
-        let (pod, names) = match self.open(body, deadline)? {
-            Opened::Split(args) => match self.0.decide.filter_list(&args.pod, args.list) {
-                Some(written) => return Ok(self.told(Verb::Filter, &args.pod.uid, written)),
+        let (pod, names) = match self.open(Verb::Filter, body, deadline)? {
+            Opened::Split(request, list) => match self.0.decide.filter_list(&request, list) {
+                Some(written) => return Ok(self.told(Verb::Filter, &request.uid, written)),
                 None => read_whole(body)?,
             },
             Opened::Read(pod, names) => (pod, names),
@@ -54,9 +54,9 @@ impl Extender {
     }
 
     fn decide_prioritize(&self, body: &[u8], deadline: Instant) -> Result<Vec<u8>, Failure> {
-        let (pod, names) = match self.open(body, deadline)? {
-            Opened::Split(args) => match self.0.decide.prioritize_list(&args.pod, args.list) {
-                Some(written) => return Ok(self.told(Verb::Prioritize, &args.pod.uid, written)),
+        let (pod, names) = match self.open(Verb::Prioritize, body, deadline)? {
+            Opened::Split(request, list) => match self.0.decide.prioritize_list(&request, list) {
+                Some(written) => return Ok(self.told(Verb::Prioritize, &request.uid, written)),
                 None => read_whole(body)?,
             },
             Opened::Read(pod, names) => (pod, names),
@@ -136,12 +136,12 @@ impl Extender {
     }
 
     /// The pod of a call and its names, as far as they have to be read; or why there are none.
-    fn open<'a>(&self, body: &'a [u8], deadline: Instant) -> Result<Opened<'a>, Failure> {
+    fn open<'a>(&self, verb: Verb, body: &'a [u8], deadline: Instant) -> Result<Opened<'a>, Failure> {
         if let Some(failure) = self.not_ready() {
             return Err(failure);
         }
-        let opened = match self.0.last_pod.split(body, into_request) {
-            Some(args) => Opened::Split(args),
+        let opened = match self.split(verb, body) {
+            Some((request, list)) => Opened::Split(request, list),
             None => {
                 let (pod, names) = read_whole(body)?;
                 Opened::Read(pod, names)
@@ -151,6 +151,16 @@ impl Extender {
             return Err(Failure::new("deadline", "the deadline of the call passed before it could be decided"));
         }
         Ok(opened)
+    }
+
+    /// What the pod of a call asks for, and the names as they stand in its body.
+    fn split<'a>(&self, verb: Verb, body: &'a [u8]) -> Option<(Arc<PodRequest>, &'a [u8])> {
+        let args = SplitArgs::of(body)?;
+        if let Some(known) = args.version().and_then(|version| self.0.decide.known_pod(version)) {
+            return Some((known, args.list));
+        }
+        self.0.metrics.pods_read.get_or_create_owned(&ByVerb { verb: verb.word() }).inc();
+        Some((Arc::new(into_request(args.read_pod()?)), args.list))
     }
 
     fn told(&self, verb: Verb, pod_uid: &str, written: Written) -> Vec<u8> {
@@ -176,7 +186,7 @@ impl Extender {
 /// A request.
 enum Opened<'a> {
     /// As Go writes it: the names may stay as they are.
-    Split(SplitArgs<'a, PodRequest>),
+    Split(Arc<PodRequest>, &'a [u8]),
     /// Written otherwise: all of it is read.
     Read(Box<Pod>, Vec<Cow<'a, str>>),
 }

@@ -24,6 +24,8 @@ pub(super) struct Pods {
 /// What is kept of a pod until its list is complete.
 pub(super) struct Seen {
     facts: PodFacts,
+    /// Its `resourceVersion`, by which kube-scheduler's calls tell that they mean this very state of it.
+    version: String,
     /// When the pod was made.
     created: String,
     /// What it asks for, where it asks for devices of any kind.
@@ -47,14 +49,14 @@ impl Pods {
             && is_open(pod, facts)
     }
 
-    fn note_waiting(&self, uid: &PodUid, waits: Option<PodRequest>, nominated: Option<&PodRequest>) {
+    fn note_waiting(&self, uid: &PodUid, waits: Option<(PodRequest, String)>, nominated: Option<&PodRequest>) {
         let cluster = &self.sinks.cluster;
         match nominated {
             Some(request) => cluster.nominations.note(request),
             None => cluster.nominations.forget(uid),
         }
         match waits {
-            Some(request) => cluster.waiting.remember(request),
+            Some((request, version)) => cluster.waiting.remember_version(request, version),
             None => cluster.waiting.forget(uid),
         }
     }
@@ -74,6 +76,7 @@ impl Sink<WatchedPod> for Pods {
     type Item = Option<Seen>;
 
     fn read(&mut self, pod: WatchedPod) -> Self::Item {
+        let version = pod.metadata.resource_version.clone().unwrap_or_default();
         let pod = Pod::from(pod);
         let Some(mut facts) = pod_facts(&pod) else {
             let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
@@ -86,7 +89,7 @@ impl Sink<WatchedPod> for Pods {
         let waits = asks && self.waits(&pod, &facts);
         let is_nominated = !pod.status.nominated_node_name.is_empty() && is_open(&pod, &facts);
         let request = asks.then(|| pod_request(&pod));
-        Some(Seen { facts, created: pod.metadata.creation_timestamp, request, waits, is_nominated })
+        Some(Seen { facts, version, created: pod.metadata.creation_timestamp, request, waits, is_nominated })
     }
 
     async fn begin(&mut self) {
@@ -104,21 +107,21 @@ impl Sink<WatchedPod> for Pods {
         let mut live = Vec::with_capacity(items.len());
         let mut waiting = Vec::new();
         let mut nominated = Vec::new();
-        for Seen { facts, request, waits, is_nominated, .. } in items.into_iter().flatten() {
+        for Seen { facts, version, request, waits, is_nominated, .. } in items.into_iter().flatten() {
             if let Some(request) = request.as_ref().filter(|_| is_nominated) {
                 nominated.push((facts.uid.clone(), request.clone()));
             }
-            waiting.extend(request.filter(|_| waits).map(|request| (facts.uid.clone(), request)));
+            waiting.extend(request.filter(|_| waits).map(|request| (facts.uid.clone(), request, version)));
             live.push(Event::Pod(Box::new(facts)));
         }
         let changes = self.sinks.cluster.index.reset(Kind::Pods, live);
         let uids: BTreeSet<&PodUid> = nominated.iter().map(|(uid, _)| uid).collect();
         self.sinks.cluster.nominations.retain(|uid| uids.contains(uid));
         nominated.iter().for_each(|(_, request)| self.sinks.cluster.nominations.note(request));
-        let uids: BTreeSet<&PodUid> = waiting.iter().map(|(uid, _)| uid).collect();
+        let uids: BTreeSet<&PodUid> = waiting.iter().map(|(uid, ..)| uid).collect();
         self.sinks.cluster.waiting.retain(|uid| uids.contains(uid));
-        for (_, request) in waiting {
-            self.sinks.cluster.waiting.remember(request);
+        for (_, request, version) in waiting {
+            self.sinks.cluster.waiting.remember_version(request, version);
         }
         // After those that wait, without whom growth is no news.
         self.sinks.growth_listed(&changes);
@@ -128,7 +131,7 @@ impl Sink<WatchedPod> for Pods {
     }
 
     fn take(&mut self, item: Self::Item) -> bool {
-        if let Some(Seen { facts, created, request, waits, is_nominated }) = item {
+        if let Some(Seen { facts, version, created, request, waits, is_nominated }) = item {
             if let Some(request) = &request {
                 self.sinks.cluster.pod_came(&created, request);
             }
@@ -136,7 +139,8 @@ impl Sink<WatchedPod> for Pods {
             let change = self.sinks.cluster.index.apply(Event::Pod(Box::new(facts)));
             self.sinks.growth_seen(&change);
             let nominated = if is_nominated { request.clone() } else { None };
-            self.note_waiting(&uid, request.filter(|_| waits), nominated.as_ref());
+            let waits = request.filter(|_| waits).map(|request| (request, version));
+            self.note_waiting(&uid, waits, nominated.as_ref());
         }
         false
     }

@@ -11,12 +11,14 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::admin::Gates;
+use crate::convert::into_request;
 use crate::events;
 use crate::fake_api::{FakeApi, Fault};
 use crate::fixture::{
     bound_object, cluster, node_object, node_path, pod_object, pod_path, report_object, report_path, topology,
 };
 use crate::metrics::ByKind;
+use crate::wire::SplitArgs;
 
 struct Rig {
     api: FakeApi,
@@ -164,6 +166,63 @@ async fn only_pods_that_wait_for_gpus_from_us_wait() {
     eventually("it is deleted", || !rig.waits("gated")).await;
     rig.api.put(&pod_path("ours"), bound_object("ours", 1, "n1"));
     eventually("it is bound", || !rig.waits("ours") && rig.held("n1") == 1).await;
+}
+
+/// A pod with something in every field that decisions look at.
+fn rich_object(pod: &str) -> Value {
+    let mut object = pod_object(pod, 2);
+    object["metadata"]["labels"] = json!({"app": "train"});
+    object["metadata"]["annotations"] = json!({"berth.dev/link": "nvlink:preferred", "other": "x"});
+    object["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "x", "controller": true}]);
+    object["metadata"]["creationTimestamp"] = json!("2026-11-21T08:00:00Z");
+    object["spec"]["initContainers"] =
+        json!([{"name": "side", "restartPolicy": "Always", "resources": {"requests": {"cpu": "250m"}}}]);
+    object["spec"]["containers"][0]["resources"]["requests"] = json!({"cpu": 2, "memory": "16Gi"});
+    object["spec"]["overhead"] = json!({"memory": "64Mi"});
+    object["spec"]["priority"] = json!(7);
+    object["status"] = json!({"phase": "Pending", "qosClass": "Guaranteed", "nominatedNodeName": "n1",
+        "startTime": "2026-11-21T08:00:00Z"});
+    object
+}
+
+/// The body of a call for a stored pod, in Go's order.
+fn body_of(stored: &Value) -> String {
+    let metadata = &stored["metadata"];
+    let first = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp", "labels", "annotations"];
+    let members: Vec<String> = first.iter().map(|key| format!("{key:?}:{}", metadata[*key])).collect();
+    let (members, owners) = (members.join(","), &metadata["ownerReferences"]);
+    let pod = format!(
+        r#"{{"metadata":{{{members},"ownerReferences":{owners}}},"spec":{},"status":{}}}"#,
+        stored["spec"], stored["status"]
+    );
+    format!(r#"{{"Pod":{pod},"Nodes":null,"NodeNames":["n1"]}}"#)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_for_a_pod_of_which_the_watch_told_finds_what_reading_it_would_say() {
+    let api = one_node();
+    api.put(&pod_path("listed"), rich_object("listed"));
+    let rig = Rig::synced(api).await;
+    rig.api.put(&pod_path("watched"), rich_object("watched"));
+    eventually("it waits", || rig.waits("watched")).await;
+    let known = |body: &str| {
+        let version = SplitArgs::of(body.as_bytes()).unwrap().version().unwrap();
+        rig.sinks.cluster.waiting.of_version(version.uid, version.resource_version)
+    };
+    for pod in ["listed", "watched"] {
+        let body = body_of(&rig.api.get(&pod_path(pod)).unwrap());
+        let read = into_request(SplitArgs::of(body.as_bytes()).unwrap().read_pod().unwrap());
+        assert_eq!(known(&body).as_deref(), Some(&read), "{pod}");
+        assert!(read.has_soft_wishes && read.is_guaranteed && read.annotations.len() == 2 && read.priority == 7);
+    }
+    let before = body_of(&rig.api.get(&pod_path("watched")).unwrap());
+    let mut edited = rich_object("watched");
+    edited["metadata"]["annotations"]["berth.dev/link"] = json!("nvlink");
+    rig.api.put(&pod_path("watched"), edited);
+    eventually("the edit is seen", || known(&before).is_none()).await;
+    let now = known(&body_of(&rig.api.get(&pod_path("watched")).unwrap())).unwrap();
+    assert_eq!(now.annotations["berth.dev/link"], "nvlink");
 }
 
 #[tokio::test(start_paused = true)]

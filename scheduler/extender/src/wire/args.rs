@@ -1,13 +1,13 @@
 //! Requests of kube-scheduler, decoded from a body.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::go::{Given, go_struct};
 use super::names;
 use super::pod::Pod;
+use super::version::PodVersion;
 
 /// Most node names in one call. Twenty times the supported cluster size; bounds the memory that a 16 MiB body of short names
 /// could claim.
@@ -77,18 +77,34 @@ pub enum DecodeError {
     },
 }
 
-/// The body of filter or prioritize, its names not read yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SplitArgs<'a, T> {
-    /// What was made of the pod.
-    pub pod: Arc<T>,
+/// The body of filter or prioritize, of which nothing is read yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SplitArgs<'a> {
+    /// What stands before the names.
+    front: &'a [u8],
     /// What stands between the brackets of `NodeNames`. It may be anything: who reads it must check it.
     pub list: &'a [u8],
 }
 
-/// The pod of a body whose names were taken out. `None` where the body cannot be what the split took it for, or has no pod.
-pub(super) fn read_rest(rest: &[u8]) -> Option<Pod> {
-    without_names(rest)?.pod.map(|pod| *pod)
+impl<'a> SplitArgs<'a> {
+    /// Takes a body apart. `None` where it is not written as Go writes it.
+    #[must_use]
+    pub fn of(body: &'a [u8]) -> Option<Self> {
+        let (front, list) = names::split(body)?;
+        Some(Self { front, list })
+    }
+
+    /// Which version of which pod was sent, told without reading the pod. `None` where it does not say so as Go does.
+    #[must_use]
+    pub fn version(&self) -> Option<PodVersion<'a>> {
+        PodVersion::of(self.front)
+    }
+
+    /// The pod. `None` where the body cannot be what it was taken for, or has no pod.
+    #[must_use]
+    pub fn read_pod(&self) -> Option<Pod> {
+        without_names(&names::closed(self.front))?.pod.map(|pod| *pod)
+    }
 }
 
 /// Decodes the body of filter or prioritize. Only the first JSON value is read.
@@ -96,9 +112,9 @@ pub(super) fn read_rest(rest: &[u8]) -> Option<Pod> {
 /// # Errors
 /// [`DecodeError`], naming the field.
 pub fn decode_extender_args(body: &[u8]) -> Result<ExtenderArgs<'_>, DecodeError> {
-    let quick = names::split(body).and_then(|(rest, list)| {
+    let quick = names::split(body).and_then(|(front, list)| {
         let names = names::read(list)?;
-        let ExtenderArgs { pod, nodes, .. } = without_names(&rest)?;
+        let ExtenderArgs { pod, nodes, .. } = without_names(&names::closed(front))?;
         Some(ExtenderArgs { pod, nodes, node_names: Some(names) })
     });
     let args: ExtenderArgs<'_> = match quick {

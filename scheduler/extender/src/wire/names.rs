@@ -8,24 +8,30 @@ use std::borrow::Cow;
 /// How Go begins the names.
 const KEY: &[u8] = br#""NodeNames":["#;
 
-/// The body without its names, as an object of its own, and what stands between the brackets of the names. `None` where the body does
-/// not end in a list of them. Whether the rest is right is for the parser to say, and whether the list is for its reader.
+/// What stands before the names, and what stands between their brackets. `None` where the body does not end in a list of them. Whether
+/// the front is right is for the parser to say, and whether the list is for its reader.
 ///
 /// An unescaped `"NodeNames":[` cannot stand in a string, so the first one is a key. With nothing but names and one `}` after it,
 /// it is a key of the object that ends there, which the parser must find to be the body.
-pub(super) fn split(body: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+pub(super) fn split(body: &[u8]) -> Option<(&[u8], &[u8])> {
     let body = body.trim_ascii_end();
     let at = memchr::memmem::find(body, KEY)?;
     let list = body.get(at.checked_add(KEY.len())?..)?.strip_suffix(b"]}")?;
     let before = body.get(..at)?;
-    let before = match before.strip_suffix(b",") {
+    let front = match before.strip_suffix(b",") {
         // A comma follows a member, never the brace.
         Some(members) => Some(members).filter(|m| !m.trim_ascii_end().ends_with(b"{"))?,
         None => Some(before).filter(|b| b.ends_with(b"{"))?,
     };
-    let mut rest = before.to_vec();
-    rest.push(b'}');
-    Some((rest, list))
+    Some((front, list))
+}
+
+/// What stands before the names as an object of its own.
+pub(super) fn closed(front: &[u8]) -> Vec<u8> {
+    let mut object = Vec::with_capacity(front.len().saturating_add(1));
+    object.extend_from_slice(front);
+    object.push(b'}');
+    object
 }
 
 /// The names of `"a","b"`. `None` where the list is written otherwise.
@@ -118,8 +124,8 @@ mod tests {
 
     #[test]
     fn what_go_writes_is_split() {
-        let (rest, names) = split(br#"{"Pod":{"a":1},"Nodes":null,"NodeNames":["a","b"]}"#).unwrap();
-        assert_eq!(rest.as_slice(), br#"{"Pod":{"a":1},"Nodes":null}"#);
+        let (front, names) = split(br#"{"Pod":{"a":1},"Nodes":null,"NodeNames":["a","b"]}"#).unwrap();
+        assert_eq!(closed(front).as_slice(), br#"{"Pod":{"a":1},"Nodes":null}"#);
         assert_eq!(read(names).unwrap(), ["a", "b"]);
     }
 }

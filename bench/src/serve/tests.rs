@@ -16,6 +16,7 @@ fn args() -> ServeArgs {
         full_percent: 60,
         pod: PodForm::Lean,
         class: None,
+        unknown_pods: false,
         events: 10,
     }
 }

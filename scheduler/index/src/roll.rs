@@ -86,6 +86,12 @@ impl Roll {
         self.by_name.find(self.hasher.hash_one(name), is_it).and_then(|key| usize::try_from(*key).ok())
     }
 
+    /// All positions that have a name, and their names.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (usize, &str)> {
+        let names = self.entries.iter().map(|entry| self.text.get(entry.start..entry.end).unwrap_or_default());
+        names.enumerate().filter(|(_, name)| !name.is_empty())
+    }
+
     /// The positions of many names. Cheaper than one by one where they come in the order of the last time.
     pub(crate) fn positions<'n>(&self, names: impl Iterator<Item = &'n str>) -> Vec<Option<usize>> {
         let mut last: Option<&AtomicU32> = None;

@@ -133,7 +133,7 @@ fn a_list_that_leaves_names_out_costs_no_look_up() {
     let some: Vec<&str> = all.iter().enumerate().filter(|(at, _)| at % 5 != 3).map(|(_, name)| name.as_str()).collect();
     let list = joined(&some);
     let known = reader.known.load_full();
-    let mut walk = Walk { list: list.as_bytes(), known: &known, at: 0, next: 0, lookups: 0, listed: Listed::default() };
+    let mut walk = Walk::new(list.as_bytes(), &known);
     assert!(walk.all(&snapshot.roll).is_some());
     assert_eq!((walk.lookups, walk.listed.len()), (0, 800));
 }
@@ -149,7 +149,52 @@ fn a_list_in_other_pieces_costs_a_look_up_for_each_piece() {
     pieces.reverse();
     let list = joined(&pieces.concat());
     let known = reader.known.load_full();
-    let mut walk = Walk { list: list.as_bytes(), known: &known, at: 0, next: 0, lookups: 0, listed: Listed::default() };
+    let mut walk = Walk::new(list.as_bytes(), &known);
     assert!(walk.all(&snapshot.roll).is_some());
     assert!(walk.lookups <= 21, "{} of 1000 names were looked up", walk.lookups);
+}
+
+#[test]
+fn names_in_an_order_of_their_own_are_learnt_once() {
+    let mut draws = Draws(3);
+    let all = names(1000);
+    let snapshot = snapshot(1, &all);
+    let reader = Reader::default();
+    let mut asked: Vec<&str> = all.iter().map(String::as_str).collect();
+    check(&reader, &snapshot, &asked);
+    let learnt = reader.known.load_full();
+    for _ in 0..5 {
+        for last in (1..asked.len()).rev() {
+            asked.swap(last, draws.below(last + 1));
+        }
+        check(&reader, &snapshot, &asked);
+        assert!(Arc::ptr_eq(&learnt, &reader.known.load_full()), "another order of the same names is nothing new");
+    }
+}
+
+#[test]
+fn lists_that_go_through_the_cluster_piece_by_piece_are_learnt_until_all_was_listed() {
+    let all = names(1000);
+    let snapshot = snapshot(1, &all);
+    let reader = Reader::default();
+    // In an order that is not that of the positions, a fifth at a time, as sampling takes them.
+    let cluster: Vec<&str> = (0..1000).map(|i| all[i * 7 % 1000].as_str()).collect();
+    let lookups = |from: usize| {
+        let list = joined(&cluster[from..from + 200]);
+        let known = reader.known.load_full();
+        let mut walk = Walk::new(list.as_bytes(), &known);
+        assert!(walk.all(&snapshot.roll).is_some());
+        walk.lookups
+    };
+    for _ in 0..2 {
+        for from in (0..1000).step_by(200) {
+            check(&reader, &snapshot, &cluster[from..from + 200]);
+        }
+    }
+    let learnt = reader.known.load_full();
+    assert_eq!((learnt.ordered, learnt.positions.len()), (1000, 1000));
+    for from in (0..800).step_by(100) {
+        assert!(lookups(from) <= 2, "from {from}: {}", lookups(from));
+    }
+    assert!(Arc::ptr_eq(&learnt, &reader.known.load_full()));
 }

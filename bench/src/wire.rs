@@ -22,7 +22,7 @@ use berth_model::{MiB, NodeName};
 use berth_pack::openb::arrive::{Arrivals, fill};
 use berth_pack::openb::berth::{Berth, report};
 use berth_pack::openb::host::{Cards, Host};
-use berth_pack::openb::judge::{Judge, Offer};
+use berth_pack::openb::judge::{Change, Judge, Offer};
 use berth_pack::openb::peers::{self, Peer};
 use berth_pack::openb::replay::replay;
 use berth_pack::openb::trace::{self, PodClass, Trace};
@@ -105,6 +105,14 @@ struct InProcess {
 impl Judge for InProcess {
     fn offer(&mut self, host: &Host, class: &PodClass) -> Option<Offer> {
         if class.gpu_count == 0 { self.in_tree.offer(host, class) } else { self.berth.offer(host, class) }
+    }
+
+    fn opened(&mut self, hosts: &[Host]) {
+        self.berth.opened(hosts);
+    }
+
+    fn changed(&mut self, before: &Host, after: &Host) -> Change {
+        self.berth.changed(before, after)
     }
 }
 

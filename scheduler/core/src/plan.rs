@@ -26,7 +26,7 @@ use crate::view::{Hardware, Knowledge, NodeView};
 use crate::wish::{self, NamedGpu};
 
 pub use detail::detail;
-use left::Left;
+pub use left::{Rest, rest};
 use links::{kept, nearness};
 pub use mig::ChosenInstance;
 
@@ -141,7 +141,7 @@ pub fn decide(view: &NodeView, shape: &Shape, policy: &Policy, chooser: &mut dyn
     }
     let Some(hardware) = hardware else { return by_count(view, shape, policy, class) };
     let is_trusted = view.knowledge == Knowledge::Current || policy.on_stale() == OnStale::Ignore;
-    let left = Left::of(view, hardware, shape, class, policy);
+    let left = left::Left::of(view, hardware, shape, class, policy);
     let chosen = devices(view, hardware, shape, policy, left.as_ref(), chooser)?;
     let parts = score_parts(view, shape, class, Some((&hardware.fabric, &chosen)), policy);
     let parts = match left {
@@ -157,7 +157,7 @@ fn devices(
     hardware: &Hardware,
     shape: &Shape,
     policy: &Policy,
-    left: Option<&Left<'_>>,
+    left: Option<&left::Left<'_>>,
     chooser: &mut dyn Chooser,
 ) -> Result<Chosen, Reason> {
     let all = hardware.topology.all_gpus();
@@ -195,7 +195,7 @@ fn gpus(
     within: GpuSet,
     shape: &Shape,
     policy: &Policy,
-    left: Option<&Left<'_>>,
+    left: Option<&left::Left<'_>>,
     chooser: &mut dyn Chooser,
 ) -> Result<Chosen, Reason> {
     let usable = candidates(view, hardware, shape, policy)?.and(within);
@@ -391,7 +391,7 @@ fn score_parts(
         part("memory", toward(Ppm::ratio(memory_used, view.allocatable.memory.0)), weights.memory),
         part("link", near, weights.link),
         part("kept", kept, weights.kept),
-        // Nothing is expected: see [`Left`].
+        // Nothing is expected: see [`left::Left`].
         part("left", Ppm(0), 0),
     ]
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::level::{LabelSet, Pool};
+use crate::value::rooms::Rooms;
 use crate::value::{Expected, Tuning, Typical};
 use crate::wish::{Force, LinkWish};
 
@@ -287,6 +288,13 @@ impl Policy {
     pub fn expecting(mut self, counts: &[(Typical, u64)]) -> Self {
         self.expected = (!counts.is_empty()).then(|| Arc::new(Expected::of(counts, self.tuning)));
         self
+    }
+
+    /// The same policy as the cluster's room for pods of several GPUs is now; `None` where that makes no difference.
+    #[must_use]
+    pub fn seeing(&self, rooms: &Rooms) -> Option<Self> {
+        let expected = self.expected.as_ref()?.seeing(rooms)?;
+        Some(Self { expected: Some(Arc::new(expected)), ..self.clone() })
     }
 }
 

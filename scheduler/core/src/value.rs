@@ -5,9 +5,18 @@
 
 pub mod learned;
 pub mod prices;
+pub mod rooms;
+
+use std::sync::Arc;
+
+use rooms::Rooms;
 
 /// Milli-GPU of one GPU.
 pub const GPU_MILLI: u32 = 1000;
+
+/// Most that scarce room for a pod counts, in millionths of the pod's size: an eighth of it. Where large pods come often their price
+/// would drown everything else.
+const SCARCE_MOST: i64 = 125_000;
 
 /// A kind of pod that is expected, as far as it matters to what is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +29,19 @@ pub struct Typical {
     pub cpu_milli: u64,
 }
 
+impl Typical {
+    /// Milli-GPU of all its GPUs.
+    fn size_milli(&self) -> u64 {
+        u64::from(self.gpu_milli).saturating_mul(u64::from(self.gpu_count))
+    }
+
+    /// How many such pods find room where `slots` GPUs, or parts of GPUs, of its size are free; none for a pod without GPUs.
+    fn room(&self, slots: u64, cpu_milli: u64) -> u64 {
+        let by_gpu = slots.checked_div(u64::from(self.gpu_count)).unwrap_or(0);
+        by_gpu.min(cpu_milli.checked_div(self.cpu_milli).unwrap_or(by_gpu))
+    }
+}
+
 /// A kind of pod and its part of all that are expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Weighed {
@@ -30,6 +52,12 @@ struct Weighed {
     keep: i64,
     /// The same for pods of several GPUs, however rare.
     keep_multi: i64,
+    /// What one more counts beyond that while its room is scarce.
+    keep_scarce: i64,
+    /// How often it comes, in the units of [`Expected::asked_milli`].
+    count: u64,
+    /// Whether the cluster has little room left for it.
+    is_scarce: bool,
 }
 
 /// How useful a remainder is. Only differences mean something.
@@ -39,6 +67,8 @@ pub struct Worth {
     all: i64,
     /// To kinds of several GPUs, before its weight.
     multi: i64,
+    /// To those of them that are short of room.
+    scarce: i64,
 }
 
 /// Who takes from a remainder.
@@ -63,6 +93,10 @@ pub struct Tuning {
     pub multi_permille: u32,
     /// The same where a share asks: it finds another card more easily than a pod of whole GPUs does.
     pub multi_share_permille: u32,
+    /// How much more the room of such pods counts while the cluster has little of it; shares do not ask for more than above.
+    pub scarce_permille: u32,
+    /// It has little when it has room for at most so many times the root of the pods that a cluster full of this mix has at once.
+    pub scarce_roots: u32,
     /// Pieces of GPUs that no mix of expected shares fills.
     pub waste_permille: u32,
     /// Differences below so many milli-GPU do not count: then the fixed order of nodes decides, which keeps the last ones free.
@@ -75,6 +109,10 @@ pub struct Expected {
     kinds: Vec<Weighed>,
     waste: Vec<i64>,
     tuning: Tuning,
+    /// The kinds of several GPUs, in the order of `kinds`.
+    large: Arc<[Typical]>,
+    /// What all kinds ask for together, each as often as it comes.
+    asked_milli: u128,
 }
 
 /// What is free on a node.
@@ -106,11 +144,14 @@ impl Expected {
         };
         let weigh = |((kind, count), is_covered): (&(Typical, u64), &bool)| {
             let chance = if *is_covered { ppm(*count, covered) } else { 0 };
-            let size = i64::from(kind.gpu_milli) * i64::from(kind.gpu_count);
+            let size = i64::try_from(kind.size_milli()).unwrap_or(i64::MAX);
             let further = i64::from(kind.gpu_count.saturating_sub(1));
             let keep = i64::from(tuning.room_permille) * chance * size / 1000;
             let keep_multi = ppm(*count, all) * size * further;
-            (chance > 0 || keep_multi > 0).then_some(Weighed { kind: *kind, chance, keep, keep_multi })
+            let keep_scarce = (i64::from(tuning.scarce_permille) * keep_multi / 1000).min(size * SCARCE_MOST);
+            let weighed =
+                Weighed { kind: *kind, chance, keep, keep_multi, keep_scarce, count: *count, is_scarce: false };
+            (chance > 0 || keep_multi > 0).then_some(weighed)
         };
         let shares: Vec<(u32, u64)> = counts
             .iter()
@@ -121,11 +162,51 @@ impl Expected {
             })
             .into_iter()
             .collect();
-        Self {
-            kinds: sorted.iter().zip(&is_covered).filter_map(weigh).collect(),
-            waste: prices::waste(&shares),
-            tuning,
+        let kinds: Vec<Weighed> = sorted.iter().zip(&is_covered).filter_map(weigh).collect();
+        let large = kinds.iter().map(|weighed| weighed.kind).filter(|kind| kind.gpu_count > 1).collect();
+        let asked = counts.iter().map(|(kind, count)| u128::from(*count) * u128::from(kind.size_milli()));
+        Self { kinds, waste: prices::waste(&shares), tuning, large, asked_milli: asked.sum() }
+    }
+
+    /// The kinds of several GPUs that are expected: those whose room is counted.
+    #[must_use]
+    pub fn large(&self) -> &Arc<[Typical]> {
+        &self.large
+    }
+
+    /// The kinds that the cluster had little room for when it was last looked at.
+    pub fn scarce(&self) -> impl Iterator<Item = Typical> {
+        self.kinds.iter().filter(|weighed| weighed.is_scarce).map(|weighed| weighed.kind)
+    }
+
+    /// The same expectation as the cluster's room is now; `None` where that makes no difference, or the room was counted for others.
+    #[must_use]
+    pub fn seeing(&self, rooms: &Rooms) -> Option<Self> {
+        if !rooms.is_for(&self.large) {
+            return None;
         }
+        let mut other = None;
+        let mut counts = rooms.counts();
+        for (at, weighed) in self.kinds.iter().enumerate().filter(|(_, weighed)| weighed.kind.gpu_count > 1) {
+            let is_scarce = counts.next().is_some_and(|room| self.is_short_of(weighed, room, rooms.gpu_count()));
+            if is_scarce != weighed.is_scarce
+                && let Some(cell) = other.get_or_insert_with(|| self.clone()).kinds.get_mut(at)
+            {
+                cell.is_scarce = is_scarce;
+            }
+        }
+        other
+    }
+
+    /// Whether there is little room for a kind. Of pods that come and go by chance, as many more or fewer are there as the root of their
+    /// number: room beyond a few times that is hardly ever missed. What is scarce stays so until there is twice as much as made it
+    /// scarce: every change costs a judgement of all nodes.
+    fn is_short_of(&self, weighed: &Weighed, room: u64, gpu_count: u64) -> bool {
+        let asked = u128::from(weighed.count).saturating_mul(u128::from(gpu_count)).saturating_mul(GPU_MILLI.into());
+        let at_once = asked.checked_div(self.asked_milli).unwrap_or(0).max(1);
+        let limit = at_once.isqrt().saturating_mul(self.tuning.scarce_roots.into());
+        let limit = if weighed.is_scarce { limit.saturating_mul(2) } else { limit };
+        u128::from(room) <= limit && self.tuning.scarce_permille > 0
     }
 
     /// How useful the remainder is.
@@ -133,8 +214,8 @@ impl Expected {
     pub fn worth(&self, left: Remainder<'_>) -> Worth {
         let all: i64 = left.gpus.iter().map(|f| i64::from(*f)).sum();
         let mut unusable = 0_i64;
-        let (mut room, mut multi) = (0_i64, 0_i64);
-        for Weighed { kind, chance, keep, keep_multi } in &self.kinds {
+        let (mut room, mut multi, mut scarce) = (0_i64, 0_i64, 0_i64);
+        for Weighed { kind, chance, keep, keep_multi, keep_scarce, is_scarce, .. } in &self.kinds {
             if kind.gpu_count == 0 || kind.gpu_milli == 0 {
                 unusable += chance * all;
                 continue;
@@ -150,27 +231,27 @@ impl Expected {
             }
             let is_met = fitting >= kind.gpu_count && left.cpu_milli >= kind.cpu_milli;
             unusable += chance * if is_met { small } else { all };
-            let by_gpu = slots.checked_div(u64::from(kind.gpu_count)).unwrap_or(0);
-            let by_cpu = left.cpu_milli.checked_div(kind.cpu_milli).unwrap_or(by_gpu);
-            let count = i64::try_from(by_gpu.min(by_cpu)).unwrap_or(0);
+            let count = i64::try_from(kind.room(slots, left.cpu_milli)).unwrap_or(0);
             room += keep * count;
             multi += keep_multi * count;
+            scarce += if *is_scarce { keep_scarce * count } else { 0 };
         }
         let waste: i64 = left.gpus.iter().map(|f| self.waste_of(*f)).sum();
         let Tuning { unusable_permille, waste_permille, .. } = self.tuning;
         // The waste is in millionths of a GPU, which is a thousand millionths of a milli-GPU.
         let all = room - i64::from(unusable_permille) * unusable / 1000 - i64::from(waste_permille) * waste;
-        Worth { all, multi }
+        Worth { all, multi, scarce }
     }
 
     /// What a placement does to the worth, in whole steps.
     #[must_use]
     pub fn steps(&self, taker: Taker, before: Worth, after: Worth) -> i64 {
-        let permille = match taker {
-            Taker::Whole => self.tuning.multi_permille,
-            Taker::Share => self.tuning.multi_share_permille,
+        let (permille, scarce) = match taker {
+            Taker::Whole => (self.tuning.multi_permille, after.scarce.saturating_sub(before.scarce)),
+            Taker::Share => (self.tuning.multi_share_permille, 0),
         };
         let multi = after.multi.saturating_sub(before.multi).saturating_mul(i64::from(permille)) / 1000;
+        let multi = multi.saturating_add(scarce);
         let step = i64::from(self.tuning.step_milli.max(1)).saturating_mul(1_000_000);
         after.all.saturating_sub(before.all).saturating_add(multi).div_euclid(step)
     }
@@ -181,99 +262,4 @@ impl Expected {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TUNING: Tuning = Tuning {
-        covered_permille: 950,
-        unusable_permille: 1000,
-        room_permille: 100,
-        multi_permille: 0,
-        multi_share_permille: 0,
-        waste_permille: 1500,
-        step_milli: 40,
-    };
-
-    fn kind(gpu_count: u32, gpu_milli: u32, cpu_milli: u64) -> Typical {
-        Typical { gpu_count, gpu_milli, cpu_milli }
-    }
-
-    fn expected(tuning: Tuning) -> Expected {
-        let counts = [
-            (kind(1, 1000, 8000), 40),
-            (kind(1, 810, 4000), 18),
-            (kind(1, 470, 6000), 12),
-            (kind(1, 320, 6000), 8),
-            (kind(0, 0, 4000), 10),
-            (kind(8, 1000, 64_000), 1),
-        ];
-        Expected::of(&counts, tuning)
-    }
-
-    fn worth(expected: &Expected, gpus: &[u32], cpu_milli: u64) -> i64 {
-        expected.worth(Remainder { cpu_milli, gpus }).all
-    }
-
-    #[test]
-    fn a_free_gpu_without_cpu_is_worth_less_than_one_with() {
-        let expected = expected(TUNING);
-        assert!(worth(&expected, &[1000, 1000], 16_000) > worth(&expected, &[1000, 1000], 1000));
-    }
-
-    #[test]
-    fn a_small_piece_costs_least_where_nothing_else_fits() {
-        let expected = expected(TUNING);
-        let loss = |before: &[u32], after: &[u32]| worth(&expected, before, 32_000) - worth(&expected, after, 32_000);
-        let beside_810 = loss(&[190, 530], &[30, 530]);
-        let beside_470 = loss(&[190, 530], &[190, 370]);
-        assert!(beside_810 < beside_470, "{beside_810} {beside_470}");
-    }
-
-    #[test]
-    fn the_order_of_gpus_and_of_kinds_does_not_matter() {
-        let counts = [(kind(1, 470, 1), 3), (kind(1, 810, 1), 3), (kind(2, 1000, 1), 3)];
-        let mut turned = counts;
-        turned.reverse();
-        assert_eq!(Expected::of(&counts, TUNING), Expected::of(&turned, TUNING));
-        let expected = expected(TUNING);
-        assert_eq!(worth(&expected, &[0, 190, 1000], 9000), worth(&expected, &[1000, 0, 190], 9000));
-    }
-
-    #[test]
-    fn rare_kinds_are_left_out_but_those_of_several_gpus_may_count_in_full() {
-        let idle = [1000; 8];
-        let broken = [1000, 1000, 1000, 1000, 1000, 1000, 1000, 0];
-        let broken_by = |taker| {
-            let expected = expected(Tuning { multi_share_permille: 10_000, ..TUNING });
-            let worth = |gpus| expected.worth(Remainder { cpu_milli: 96_000, gpus });
-            expected.steps(taker, worth(&idle), worth(&broken))
-        };
-        assert!(broken_by(Taker::Share) < broken_by(Taker::Whole));
-    }
-
-    #[test]
-    fn a_step_hides_what_is_smaller() {
-        let expected = expected(TUNING);
-        let steps = |all| expected.steps(Taker::Whole, Worth { all: 0, multi: 0 }, Worth { all, multi: 0 });
-        assert_eq!(steps(39_999_999), 0);
-        assert_eq!(steps(40_000_000), 1);
-        assert_eq!(steps(-1), -1, "down is a step at once");
-    }
-
-    #[test]
-    fn amounts_at_their_limits_do_not_overflow() {
-        let all = Tuning {
-            covered_permille: 1000,
-            unusable_permille: 10_000,
-            room_permille: 10_000,
-            multi_permille: 10_000,
-            multi_share_permille: 10_000,
-            waste_permille: 10_000,
-            step_milli: 1,
-        };
-        let counts: Vec<(Typical, u64)> =
-            (1..=1000_u32).map(|milli| (kind(if milli == 1000 { 32 } else { 1 }, milli, 1), 1_000_000)).collect();
-        let expected = Expected::of(&counts, all);
-        worth(&expected, &[1000; 32], u64::MAX);
-    }
-}
+mod tests;

@@ -64,7 +64,7 @@ impl Cluster {
     /// The policy in force, with what is expected. A call takes it once, so that an edit never shows in the middle of one.
     #[must_use]
     pub fn policy(&self) -> Arc<Policy> {
-        self.learned.policy()
+        self.learned.policy(self.index.snapshot().rooms())
     }
 
     /// The policy as its document says it.
@@ -80,17 +80,26 @@ impl Cluster {
 
     /// A pod came that asks for extended resources, or was told of again: what comes is what is expected.
     pub fn pod_came(&self, created: &str, request: &PodRequest) {
-        self.learned.came(created, request, || self.index.snapshot());
+        if self.learned.came(created, request, || self.index.snapshot()) {
+            self.count_rooms();
+        }
     }
 
     /// All pods that ask for extended resources, as a full list has them.
     pub fn pods_listed<'p>(&self, pods: impl Iterator<Item = (&'p str, &'p PodRequest)>) {
         self.learned.listed(pods, &self.index.snapshot());
+        self.count_rooms();
     }
 
     /// All reports were listed.
     pub(crate) fn reports_listed(&self) {
         self.learned.reports_listed(&self.index.snapshot());
+        self.count_rooms();
+    }
+
+    /// Has the room counted for the pods that are expected now.
+    fn count_rooms(&self) {
+        self.index.apply(Event::Expected(self.learned.large()));
     }
 
     /// Puts a policy in force for the next call.
@@ -98,6 +107,7 @@ impl Cluster {
         let names = policy.resources().clone();
         self.learned.set_policy(policy, &self.index.snapshot());
         self.index.apply(Event::Resources(names));
+        self.count_rooms();
     }
 
     /// The clique that most pods of the pod's group are in.

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use berth_core::Policy;
 use berth_core::demand::PodRequest;
+use berth_core::value::Typical;
 use berth_core::value::learned::{LOOK_PODS, Mix};
+use berth_core::value::rooms::Rooms;
 use berth_index::{Arrivals, Snapshot};
 use berth_model::MiB;
 
@@ -59,9 +61,27 @@ impl Learned {
         Self { in_force: ArcSwap::new(said), state: Mutex::new(state), metrics }
     }
 
-    /// The policy in force.
-    pub(crate) fn policy(&self) -> Arc<Policy> {
-        self.in_force.load_full()
+    /// The policy in force, as the cluster's room is now.
+    pub(crate) fn policy(&self, rooms: &Rooms) -> Arc<Policy> {
+        let policy = self.in_force.load_full();
+        if policy.seeing(rooms).is_none() {
+            return policy;
+        }
+        // Under the lock, as in `put_in_force`: what was put in force meanwhile may see it otherwise.
+        let _state = self.lock();
+        let policy = self.in_force.load_full();
+        let Some(seeing) = policy.seeing(rooms) else { return policy };
+        let scarce = seeing.expected().map_or(0, |expected| expected.scarce().count());
+        self.metrics.scarce_kinds.set(i64::try_from(scarce).unwrap_or(i64::MAX));
+        self.metrics.scarce_changes.inc();
+        let seeing = Arc::new(seeing);
+        self.in_force.store(Arc::clone(&seeing));
+        seeing
+    }
+
+    /// The kinds of several GPUs that the policy in force expects.
+    pub(crate) fn large(&self) -> Arc<[Typical]> {
+        self.in_force.load().expected().map_or_else(|| Arc::from([]), |expected| Arc::clone(expected.large()))
     }
 
     /// The policy as its document says it.
@@ -85,17 +105,15 @@ impl Learned {
         self.put_in_force(&mut state);
     }
 
-    /// A pod came, or was told of again.
-    pub(crate) fn came(&self, created: &str, request: &PodRequest, snapshot: impl FnOnce() -> Arc<Snapshot>) {
+    /// A pod came, or was told of again. Says whether another mix is expected since.
+    pub(crate) fn came(&self, created: &str, request: &PodRequest, snapshot: impl FnOnce() -> Arc<Snapshot>) -> bool {
         let mut state = self.lock();
         let said = Arc::clone(&state.said);
         if said.learned_pods() == 0 || !state.arrivals.take(created, request, &said) {
-            return;
+            return false;
         }
         state.unseen = state.unseen.saturating_add(1);
-        if state.unseen >= LOOK_PODS {
-            self.look(&mut state, &snapshot(), Look::Far);
-        }
+        state.unseen >= LOOK_PODS && self.look(&mut state, &snapshot(), Look::Far)
     }
 
     /// These pods are all there are.
@@ -114,7 +132,7 @@ impl Learned {
         }
     }
 
-    fn look(&self, state: &mut State, snapshot: &Snapshot, look: Look) {
+    fn look(&self, state: &mut State, snapshot: &Snapshot, look: Look) -> bool {
         state.unseen = 0;
         let mix = state.mix_now(snapshot);
         let is_another = if look == Look::Exact { mix != state.mix } else { mix.is_far_from(&state.mix) };
@@ -124,6 +142,7 @@ impl Learned {
             self.metrics.expected_changes.inc();
         }
         self.metrics.expected_pods.set(i64::try_from(state.arrivals.count()).unwrap_or(i64::MAX));
+        is_another
     }
 
     /// Under the lock, so that an older policy never follows a newer one.

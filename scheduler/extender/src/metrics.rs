@@ -117,6 +117,10 @@ pub struct Metrics {
     pub expected_hash: Gauge,
     /// Expectations that came into force.
     pub expected_changes: Counter,
+    /// Kinds of pods of several GPUs that the cluster has little room for.
+    pub scarce_kinds: Gauge,
+    /// Changes of that.
+    pub scarce_changes: Counter,
     /// Full lists after the first one.
     pub watch_relists: Family<ByKind, Counter>,
     /// Nodes in the snapshot that decisions read.
@@ -158,6 +162,8 @@ impl Metrics {
             expected_pods: Gauge::default(),
             expected_hash: Gauge::default(),
             expected_changes: Counter::default(),
+            scarce_kinds: Gauge::default(),
+            scarce_changes: Counter::default(),
             watch_relists: Family::default(),
             snapshot_nodes: Gauge::default(),
             panics: Counter::default(),
@@ -233,6 +239,10 @@ impl Metrics {
         registry.register("expected_hash", help, self.expected_hash.clone());
         let help = "Learned expectations that came into force";
         registry.register("expected_changes", help, self.expected_changes.clone());
+        let help = "Expected kinds of pods of several GPUs that the cluster has little room for";
+        registry.register("scarce_kinds", help, self.scarce_kinds.clone());
+        let help = "Changes of which kinds of pods the cluster has little room for";
+        registry.register("scarce_changes", help, self.scarce_changes.clone());
     }
 
     /// The OpenMetrics text of all metrics.
@@ -283,6 +293,8 @@ berth_report_certificate_reloads counter
 berth_report_streams gauge
 berth_report_streams_refused counter
 berth_requeue_touches counter
+berth_scarce_changes counter
+berth_scarce_kinds gauge
 berth_snapshot_nodes gauge
 berth_stale_nodes gauge
 berth_topology_reports_rejected counter

@@ -7,6 +7,7 @@ use berth_core::demand::Totals;
 use berth_core::device::Holding;
 use berth_core::level::LabelSet;
 use berth_core::policy::Resources;
+use berth_core::value::Typical;
 use berth_core::view::Compute;
 use berth_model::{BootId, NodeName, NodeTopology};
 
@@ -142,6 +143,8 @@ pub enum Event {
     PodGone(PodUid),
     /// What extended resources mean.
     Resources(Resources),
+    /// Which pods of several GPUs are expected: their room is counted from now on.
+    Expected(Arc<[Typical]>),
     /// The bind that made a hold has failed for sure.
     HoldReleased(HoldId),
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use berth_core::annotation::Note;
 use berth_core::device::Holding;
 use berth_core::unfit::Reason;
 use berth_core::view::Compute;
 use berth_core::zone::PodAsk;
-use berth_core::{Group, NodeView, Unfit};
+use berth_core::{Demand, Group, NodeView, Plan, Unfit};
 use berth_model::NodeName;
 
 use crate::event::PodUid;
@@ -129,5 +130,24 @@ pub(crate) fn taken_in_turn(view: &NodeView) -> Result<(), Unfit> {
             Reason::KubeletBusy,
             format!("pods sent there before that the kubelet has not taken yet: {count}"),
         )),
+    }
+}
+
+/// What is held for a pod with this plan.
+pub(crate) fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {
+    // The same fold as of a bound pod's annotation: what is held does not change when the pod is seen bound. A plan of our own
+    // making names devices that are; one that did not would be held by its count.
+    let holding = Note::of(plan, "").holding().unwrap_or_default();
+    let named = holding.devices.iter().fold(0_u32, |sum, device| sum.saturating_add(device.device_count));
+    let devices_are_known = plan.set.is_some();
+    Hold {
+        node: plan.node.clone(),
+        holding,
+        unnamed_gpu_count: demand.shape.device_count().saturating_sub(named),
+        unnamed_instances: if devices_are_known { BTreeMap::new() } else { demand.shape.mig.clone() },
+        ask: demand.shape.ask.clone(),
+        group: demand.group.clone(),
+        compute: Compute { cpu_milli: demand.shape.cpu_milli, memory: demand.shape.memory },
+        until_ms,
     }
 }

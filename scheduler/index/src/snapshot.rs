@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_core::NodeView;
+use berth_core::value::rooms::Rooms;
 use berth_model::NodeName;
 use berth_model::gpu::detail::FabricClique;
 
@@ -37,6 +38,7 @@ pub struct Snapshot {
     pub(crate) pages: Pages,
     pub(crate) roll: Arc<Roll>,
     pub(crate) hold_count: usize,
+    pub(crate) rooms: Arc<Rooms>,
 }
 
 impl Snapshot {
@@ -85,6 +87,12 @@ impl Snapshot {
     /// All nodes, in no promised order.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<NodeSlot>> {
         self.pages.slots()
+    }
+
+    /// How much room there is for the pods of several GPUs that are expected ([`crate::Event::Expected`]).
+    #[must_use]
+    pub fn rooms(&self) -> &Rooms {
+        &self.rooms
     }
 
     /// How many holds there are.

@@ -10,9 +10,8 @@ use berth_core::{Demand, NodeView, Policy, plan};
 use berth_model::{MiB, NodeName};
 
 use crate::event::{PodFacts, PodUid};
-use crate::hold::Hold;
+use crate::hold::{Hold, hold_of};
 use crate::ledger::{Holder, NodeEntry};
-use crate::state::hold_of;
 
 /// A pod for which kube-scheduler keeps room on a node (`status.nominatedNodeName`).
 #[derive(Debug, Clone, PartialEq, Eq)]

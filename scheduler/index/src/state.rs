@@ -1,19 +1,19 @@
 //! The mutable state behind the index: one entry per node, kept folded after every event.
 
 mod capacity;
+mod room;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use berth_core::annotation::Note;
 use berth_core::policy::Resources;
-use berth_core::view::Compute;
+use berth_core::value::rooms::Rooms;
 use berth_core::{Demand, Group, Plan, Policy, Unfit, group, plan};
 use berth_model::gpu::detail::FabricClique;
 use berth_model::{NodeName, NodeTopology};
 
 use crate::event::{Change, Event, Kind, NodeFacts, PlanNote, PodFacts, PodUid};
-use crate::hold::{Hold, HoldId, Holds, taken_in_turn};
+use crate::hold::{HoldId, Holds, hold_of, taken_in_turn};
 use crate::kinds::Kinds;
 use crate::ledger::NodeEntry;
 use crate::pages::Pages;
@@ -39,6 +39,8 @@ pub(crate) struct State {
     holds: Holds,
     kinds: Kinds,
     pages: Pages,
+    /// Of all nodes as they stand in `pages`.
+    rooms: Arc<Rooms>,
     positions: BTreeMap<NodeName, usize>,
     roll: Arc<Roll>,
     /// Whether a node came, went or was labelled anew since the roll was made.
@@ -58,6 +60,7 @@ impl Default for State {
             holds: Holds::default(),
             kinds: Kinds::default(),
             pages: Pages::default(),
+            rooms: Arc::default(),
             positions: BTreeMap::new(),
             roll: Arc::default(),
             is_roll_old: false,
@@ -80,6 +83,7 @@ impl State {
             Event::Pod(pod) => self.take_pod(*pod),
             Event::PodGone(uid) => self.drop_pod(&uid),
             Event::Resources(names) => self.take_names(names),
+            Event::Expected(kinds) => self.take_expected(kinds),
             Event::HoldReleased(id) => match self.holds.release(&id) {
                 Some(node) => self.edit(&node, |_| ()),
                 None => Change::default(),
@@ -271,7 +275,7 @@ impl State {
         self.is_roll_old |= stood != Some(standing(&slot));
         let position = self.positions.get(name).copied().unwrap_or_else(|| self.pages.free_position());
         self.positions.entry(name.clone()).or_insert(position);
-        self.pages.put(position, Some(Arc::new(slot)));
+        self.put(position, Some(slot));
     }
 
     fn slot(&self, name: &NodeName) -> Option<&NodeSlot> {
@@ -280,7 +284,7 @@ impl State {
 
     fn drop_slot(&mut self, name: &NodeName) {
         if let Some(position) = self.positions.remove(name) {
-            self.pages.put(position, None);
+            self.put(position, None);
             self.is_roll_old = true;
         }
     }
@@ -289,7 +293,12 @@ impl State {
         if std::mem::take(&mut self.is_roll_old) {
             self.roll = Arc::new(self.call_the_roll());
         }
-        Snapshot { pages: self.pages.clone(), roll: Arc::clone(&self.roll), hold_count: self.holds.count() }
+        Snapshot {
+            pages: self.pages.clone(),
+            roll: Arc::clone(&self.roll),
+            hold_count: self.holds.count(),
+            rooms: Arc::clone(&self.rooms),
+        }
     }
 
     fn call_the_roll(&self) -> Roll {
@@ -373,22 +382,4 @@ fn number<K: Ord>(numbers: &mut BTreeMap<K, u32>, key: K) -> u32 {
 fn most(changes: Vec<Change>) -> Change {
     let at = changes.iter().position(|change| change.has_grown).unwrap_or(0);
     changes.into_iter().nth(at).unwrap_or_default()
-}
-
-pub(crate) fn hold_of(plan: &Plan, demand: &Demand, until_ms: u64) -> Hold {
-    // The same fold as of a bound pod's annotation: what is held does not change when the pod is seen bound. A plan of our own
-    // making names devices that are; one that did not would be held by its count.
-    let holding = Note::of(plan, "").holding().unwrap_or_default();
-    let named = holding.devices.iter().fold(0_u32, |sum, device| sum.saturating_add(device.device_count));
-    let devices_are_known = plan.set.is_some();
-    Hold {
-        node: plan.node.clone(),
-        holding,
-        unnamed_gpu_count: demand.shape.device_count().saturating_sub(named),
-        unnamed_instances: if devices_are_known { BTreeMap::new() } else { demand.shape.mig.clone() },
-        ask: demand.shape.ask.clone(),
-        group: demand.group.clone(),
-        compute: Compute { cpu_milli: demand.shape.cpu_milli, memory: demand.shape.memory },
-        until_ms,
-    }
 }

@@ -10,9 +10,10 @@ use anyhow::Result;
 use berth_core::demand::{Share, ShareMemory, ShareSlot};
 use berth_core::device::Portion;
 use berth_core::place::Afresh;
-use berth_core::plan::decide;
+use berth_core::plan::{Rest, decide, rest};
 use berth_core::value::Typical;
 use berth_core::value::learned::{Ask, LOOK_PODS, Mix};
+use berth_core::value::rooms::Rooms;
 use berth_core::view::{Compute, Hardware, Knowledge, SharedGpu};
 use berth_core::wish::Force;
 use berth_core::zone::PodAsk;
@@ -42,6 +43,8 @@ pub struct Berth {
     /// Idle nodes by model and GPU count.
     idle: BTreeMap<(usize, usize), NodeView>,
     learned: Option<Learned>,
+    /// The room of all hosts for the pods of several GPUs that the policy expects.
+    rooms: Rooms,
 }
 
 /// What was learned so far, as the scheduler does it of the pods that come to it: those without GPUs do not.
@@ -89,7 +92,13 @@ impl Berth {
                 entry.insert(idle_node(&trace.models[host.model], host.gpu_count)?);
             }
         }
-        Ok(Self { policy: policy.expecting(&counts), models: trace.models.clone(), idle, learned: None })
+        Ok(Self {
+            policy: policy.expecting(&counts),
+            models: trace.models.clone(),
+            idle,
+            learned: None,
+            rooms: Rooms::default(),
+        })
     }
 
     /// The policy that expects nothing and learns.
@@ -98,7 +107,13 @@ impl Berth {
     /// As [`Self::of`].
     pub fn learning(trace: &Trace, policy: Policy) -> Result<Self> {
         let Self { policy, models, idle, .. } = Self::of(trace, policy)?;
-        Ok(Self { policy: policy.expecting(&[]), models, idle, learned: Some(Learned::default()) })
+        Ok(Self {
+            policy: policy.expecting(&[]),
+            models,
+            idle,
+            learned: Some(Learned::default()),
+            rooms: Rooms::default(),
+        })
     }
 
     /// The policy, with what it expects.
@@ -121,6 +136,30 @@ impl Berth {
             }
         }
         Some(view)
+    }
+
+    /// Counts the room anew, for what is expected now.
+    fn count_rooms(&mut self, hosts: &[Host]) {
+        let large = self.policy.expected().map_or_else(|| Arc::from([]), |expected| Arc::clone(expected.large()));
+        self.rooms = Rooms::of(large);
+        for host in hosts {
+            if let Some(rest) = self.rest(host) {
+                self.rooms.add(rest.remainder());
+            }
+        }
+        self.look_around();
+    }
+
+    /// Puts in force what the room makes scarce.
+    fn look_around(&mut self) -> Change {
+        let Some(policy) = self.policy.seeing(&self.rooms) else { return Change::None };
+        self.policy = policy;
+        Change::All
+    }
+
+    fn rest(&self, host: &Host) -> Option<Rest> {
+        let view = self.view(host)?;
+        Some(rest(&view, view.hardware.as_ref()?))
     }
 
     fn shape(&self, class: &PodClass) -> Shape {
@@ -155,13 +194,26 @@ impl Judge for Berth {
         Some(Offer { score: i64::from(fit.score.value.0), cards })
     }
 
-    fn arrived(&mut self, class: &PodClass) -> Change {
+    fn opened(&mut self, hosts: &[Host]) {
+        self.count_rooms(hosts);
+    }
+
+    fn changed(&mut self, before: &Host, after: &Host) -> Change {
+        if let (Some(before), Some(after)) = (self.rest(before), self.rest(after)) {
+            self.rooms.remove(before.remainder());
+            self.rooms.add(after.remainder());
+        }
+        self.look_around()
+    }
+
+    fn arrived(&mut self, hosts: &[Host], class: &PodClass) -> Change {
         let kind = Ask::of(&self.shape(class)).and_then(|ask| ask.kind(None));
         let (Some(learned), Some(kind)) = (&mut self.learned, kind) else { return Change::None };
         if !learned.take(kind, self.policy.learned_pods()) {
             return Change::None;
         }
         self.policy = self.policy.clone().expecting(learned.mix.counts());
+        self.count_rooms(hosts);
         Change::All
     }
 }

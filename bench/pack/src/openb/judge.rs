@@ -17,8 +17,16 @@ pub trait Judge {
     /// The offer of a host that the pod fits on; `None` when the policy would not put it there.
     fn offer(&mut self, host: &Host, class: &PodClass) -> Option<Offer>;
 
-    /// Hears of every pod once, when it arrives.
-    fn arrived(&mut self, _class: &PodClass) -> Change {
+    /// Hears of all hosts before the first pod.
+    fn opened(&mut self, _hosts: &[Host]) {}
+
+    /// Hears of every host that changes, as it was and as it is.
+    fn changed(&mut self, _before: &Host, _after: &Host) -> Change {
+        Change::None
+    }
+
+    /// Hears of every pod once, when it arrives, and of the hosts as it finds them.
+    fn arrived(&mut self, _hosts: &[Host], _class: &PodClass) -> Change {
         Change::None
     }
 }

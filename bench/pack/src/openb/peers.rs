@@ -121,7 +121,7 @@ impl Judge for AtRandom {
         Some(Offer { score: i64::from(self.0.next_u32()), cards })
     }
 
-    fn arrived(&mut self, _class: &PodClass) -> Change {
+    fn arrived(&mut self, _hosts: &[Host], _class: &PodClass) -> Change {
         // Every pod draws afresh.
         Change::All
     }

@@ -93,8 +93,14 @@ impl Memory {
         best
     }
 
-    fn forget(&mut self, host: usize) {
-        self.versions[host] += 1;
+    /// Changes a host and lets go of what no longer holds.
+    fn change(&mut self, hosts: &mut [Host], at: usize, judge: &mut dyn Judge, change: impl FnOnce(&mut Host)) {
+        let before = hosts[at].clone();
+        change(&mut hosts[at]);
+        self.versions[at] += 1;
+        if judge.changed(&before, &hosts[at]) == Change::All {
+            self.forget_all();
+        }
     }
 
     fn forget_all(&mut self) {
@@ -109,6 +115,7 @@ type Guest = (usize, usize, usize, Cards);
 pub fn replay(trace: &Trace, arrivals: &Arrivals, judge: &mut dyn Judge) -> Outcome {
     let mut hosts: Vec<Host> = arrivals.host_order.iter().map(|n| Host::idle(trace.hosts[*n])).collect();
     let mut memory = Memory::of(trace);
+    judge.opened(&hosts);
     let mut guests: BinaryHeap<Reverse<Guest>> = BinaryHeap::new();
     let installed = trace.installed_milli() as f64;
     let half = arrivals.classes.len() / 2;
@@ -117,20 +124,18 @@ pub fn replay(trace: &Trace, arrivals: &Arrivals, judge: &mut dyn Judge) -> Outc
     for (now, class_at) in arrivals.classes.iter().enumerate() {
         while let Some(Reverse((_, host, class_at, cards))) = guests.peek().copied().filter(|g| g.0.0 <= now) {
             guests.pop();
-            hosts[host].remove(&trace.classes[class_at], cards);
+            memory.change(&mut hosts, host, judge, |host| host.remove(&trace.classes[class_at], cards));
             allocated -= trace.classes[class_at].demand_milli();
-            memory.forget(host);
         }
         let class = &trace.classes[*class_at];
         asked += class.demand_milli();
         late_asked += if now >= half { class.demand_milli() } else { 0 };
-        if judge.arrived(class) == Change::All {
+        if judge.arrived(&hosts, class) == Change::All {
             memory.forget_all();
         }
         if let Some((host, offer)) = memory.best(&hosts, *class_at, class, judge) {
-            hosts[host].place(class, offer.cards);
+            memory.change(&mut hosts, host, judge, |host| host.place(class, offer.cards));
             allocated += class.demand_milli();
-            memory.forget(host);
             if let Some(lives) = &arrivals.lives {
                 guests.push(Reverse((now + lives[now], host, *class_at, offer.cards)));
             }

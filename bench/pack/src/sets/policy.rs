@@ -7,13 +7,15 @@ use anyhow::{Result, bail};
 use berth_core::demand::{ContainerRequest, PodRequest};
 use berth_core::place::{Afresh, Free, Rule, choose};
 use berth_core::plan::decide;
-use berth_core::value::{GPU_MILLI, Typical};
+use berth_core::value::rooms::Rooms;
+use berth_core::value::{GPU_MILLI, Remainder, Typical};
 use berth_core::view::{Compute, Hardware, Knowledge};
 use berth_core::wish::Force;
 use berth_core::{Demand, Fabric, NodeView, Score};
 use berth_model::{GpuSet, MiB, NicSet, NodeTopology};
 
 use super::allocator::Allocator;
+use super::machine::GPUS;
 use super::replay::SIZES;
 
 /// Chooses node and set for one job.
@@ -147,8 +149,25 @@ impl Berth {
     }
 }
 
+impl Berth {
+    /// Looks at what room is left for jobs of several GPUs.
+    fn look_around(&mut self, free: &[GpuSet]) {
+        let Some(expected) = self.policy.expected() else { return };
+        let mut rooms = Rooms::of(Arc::clone(expected.large()));
+        for free in free {
+            let gpus: Vec<u32> = free.iter().map(|_| GPU_MILLI).chain(std::iter::repeat(0)).take(GPUS).collect();
+            rooms.add(Remainder { cpu_milli: CPU_MILLI_PER_GPU * u64::from(free.gpu_count()), gpus: &gpus });
+        }
+        if let Some(policy) = self.policy.seeing(&rooms) {
+            self.policy = policy;
+            self.known.clear();
+        }
+    }
+}
+
 impl Policy for Berth {
     fn place(&mut self, free: &[GpuSet], size: u32) -> Option<(usize, GpuSet)> {
+        self.look_around(free);
         let mut best: Option<(Score, usize, GpuSet)> = None;
         for (node, free) in free.iter().enumerate() {
             let known = self.known.get(&(*free, size)).copied();

@@ -44,22 +44,7 @@ impl<'a> Left<'a> {
             return None;
         }
         let gpus = hardware.topology.parts().gpus.as_slice();
-        let usable = hardware.topology.usable_gpus();
-        let whole_free = view.unheld(usable);
-        // Nobody knows where the pods without a plan are: the last free GPUs stand for theirs.
-        let known = whole_free.gpu_count().saturating_sub(view.unplanned_gpu_count);
-        let mut counted = 0_u32;
-        let mut free = Vec::with_capacity(gpus.len());
-        for gpu in gpus {
-            free.push(if whole_free.contains(gpu.index) {
-                counted = counted.saturating_add(1);
-                if counted <= known { GPU_MILLI } else { 0 }
-            } else {
-                let shared = view.shared_on(gpu.index).filter(|_| usable.contains(gpu.index));
-                shared.map_or(0, |shared| GPU_MILLI.saturating_sub(milli(gpu, shared.taken)))
-            });
-        }
-        let cpu_before = view.allocatable.cpu_milli.saturating_sub(view.requested.cpu_milli);
+        let Rest { cpu_milli: cpu_before, gpus: free } = rest(view, hardware);
         let before = expected.worth(Remainder { cpu_milli: cpu_before, gpus: &free });
         let cpu_after = cpu_before.saturating_sub(shape.cpu_milli);
         let taker = if shape.shares.is_empty() { Taker::Whole } else { Taker::Share };
@@ -131,6 +116,45 @@ pub(super) fn of_instances(
         }
     }
     parts
+}
+
+/// What is free on a node, as what is left behind counts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rest {
+    /// CPU in thousandths of a core.
+    pub cpu_milli: u64,
+    /// Free milli of every GPU, in the order of the report; 0 for one that cannot be used.
+    pub gpus: Vec<u32>,
+}
+
+impl Rest {
+    /// The same, to look at.
+    #[must_use]
+    pub fn remainder(&self) -> Remainder<'_> {
+        Remainder { cpu_milli: self.cpu_milli, gpus: &self.gpus }
+    }
+}
+
+/// What is free on a node with this hardware.
+#[must_use]
+pub fn rest(view: &NodeView, hardware: &Hardware) -> Rest {
+    let gpus = hardware.topology.parts().gpus.as_slice();
+    let usable = hardware.topology.usable_gpus();
+    let whole_free = view.unheld(usable);
+    // Nobody knows where the pods without a plan are: the last free GPUs stand for theirs.
+    let known = whole_free.gpu_count().saturating_sub(view.unplanned_gpu_count);
+    let mut counted = 0_u32;
+    let mut free = Vec::with_capacity(gpus.len());
+    for gpu in gpus {
+        free.push(if whole_free.contains(gpu.index) {
+            counted = counted.saturating_add(1);
+            if counted <= known { GPU_MILLI } else { 0 }
+        } else {
+            let shared = view.shared_on(gpu.index).filter(|_| usable.contains(gpu.index));
+            shared.map_or(0, |shared| GPU_MILLI.saturating_sub(milli(gpu, shared.taken)))
+        });
+    }
+    Rest { cpu_milli: view.allocatable.cpu_milli.saturating_sub(view.requested.cpu_milli), gpus: free }
 }
 
 fn count_of(chosen: &Chosen) -> usize {

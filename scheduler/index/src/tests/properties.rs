@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_core::place::Afresh;
-use berth_core::plan::decide;
+use berth_core::plan::{decide, rest};
 use berth_core::unfit::Reason;
+use berth_core::value::Typical;
+use berth_core::value::rooms::Rooms;
 use berth_core::{Demand, Policy};
 use berth_model::NodeName;
 
 use super::{bound, demand, devices, name, node, pod, report, told, with};
-use crate::{Evaluator, Event, Index, PodUid, Verdict};
+use crate::{Evaluator, Event, Index, Kind, PodUid, Verdict};
 
 /// A small deterministic generator: tests must replay from their seed.
 pub(super) struct Draw(pub(super) u64);
@@ -174,4 +176,33 @@ fn a_node_update_that_says_nothing_new_dirties_nothing() {
     let before = version(&index);
     assert_eq!(index.apply(node("a")), crate::Change::default());
     assert_eq!(version(&index), before);
+}
+
+#[test]
+fn the_room_of_all_nodes_equals_the_sum_over_them_after_every_event() {
+    // Nodes of these tests tell of no cores.
+    let kind = |gpu_count| Typical { gpu_count, gpu_milli: 1000, cpu_milli: 0 };
+    let mixes: [Arc<[Typical]>; 2] = [[kind(2), kind(4)].into(), [kind(3)].into()];
+    let index = Index::default();
+    let mut draw = Draw(43);
+    let (mut mix, mut seen) = (Arc::clone(&mixes[0]), 0);
+    index.apply(Event::Expected(Arc::clone(&mix)));
+    for step in 0..4000 {
+        if draw.below(50) == 0 {
+            // Else the nodes are full for ever.
+            index.reset(Kind::Pods, Vec::new());
+            mix = Arc::clone(&mixes[usize::try_from(draw.below(2)).unwrap()]);
+            index.apply(Event::Expected(Arc::clone(&mix)));
+        }
+        index.apply(random_event(&mut draw, step));
+        let snapshot = index.snapshot();
+        let mut afresh = Rooms::of(Arc::clone(&mix));
+        for slot in snapshot.nodes().filter(|slot| slot.exists) {
+            let Some(hardware) = &slot.view.hardware else { continue };
+            afresh.add(rest(&slot.view, hardware).remainder());
+        }
+        assert_eq!(*snapshot.rooms(), afresh, "step {step}");
+        seen += afresh.counts().sum::<u64>();
+    }
+    assert!(seen > 1000, "there was hardly ever any room: {seen}");
 }

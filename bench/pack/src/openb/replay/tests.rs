@@ -31,7 +31,7 @@ impl Judge for Pairs<'_> {
         self.0.offer(host, class)
     }
 
-    fn arrived(&mut self, _class: &PodClass) -> Change {
+    fn arrived(&mut self, _hosts: &[Host], _class: &PodClass) -> Change {
         Change::All
     }
 }

@@ -2,6 +2,8 @@
 
 use super::shares::with_policy;
 use super::*;
+use crate::value::Remainder;
+use crate::value::rooms::Rooms;
 
 /// A pod of so many GPUs, with 12 cores and 128 GiB for each: an eighth of the machine.
 fn eighths(gpus: u32) -> Demand {
@@ -115,4 +117,23 @@ fn left_keeps_an_idle_node_for_eight_gpus() {
     used.requested.cpu_milli = 24_000;
     let policy = with_policy(&format!("{EXPECTED}left: {{multiPermille: 1000, stepMilli: 10}}"));
     assert_eq!(chosen(idle(Box8::Switched), used, &policy), 1);
+}
+
+#[test]
+fn left_keeps_the_last_idle_nodes_for_eight_gpus_and_no_others() {
+    let mut used = NodeView { held: bits(0b11), ..idle(Box8::Switched) };
+    used.requested.cpu_milli = 24_000;
+    let policy = with_policy(&format!("{EXPECTED}left: {{stepMilli: 10}}"));
+    let beside = |idle_count: u64| {
+        let mut rooms = Rooms::of(Arc::clone(policy.expected().unwrap().large()));
+        (0..idle_count).for_each(|_| rooms.add(Remainder { cpu_milli: 96_000, gpus: &[1000; 8] }));
+        let policy = policy.seeing(&rooms).unwrap_or_else(|| policy.clone());
+        let scores = |view: &NodeView| plan(view, &eighths(1), &policy).unwrap().parts[5].value;
+        (scores(&idle(Box8::Switched)), scores(&used))
+    };
+    let (idle_of_few, used_of_few) = beside(1);
+    let (idle_of_many, used_of_many) = beside(40);
+    assert!(idle_of_few < used_of_few);
+    assert_eq!(used_of_few, used_of_many, "no room is lost on a node that has none");
+    assert!(idle_of_few < idle_of_many);
 }

@@ -12,10 +12,12 @@ pub(super) const BEST: Tuning = Tuning {
     covered_permille: 950,
     unusable_permille: 1000,
     room_permille: 100,
-    multi_permille: 200,
-    multi_share_permille: 10_000,
+    multi_permille: 0,
+    multi_share_permille: 7000,
+    scarce_permille: 4000,
+    scarce_roots: 5,
     waste_permille: 1500,
-    step_milli: 60,
+    step_milli: 45,
 };
 
 /// Of how many pods is learned: a fourth of them is what a mix needs to be known, and the rest are its past.
@@ -24,6 +26,8 @@ pub(super) const LEARNED_PODS: usize = 1600;
 const LEARNED_PODS_MAX: u32 = 10_000;
 /// Largest weight of a part: ten times what the idle GPUs themselves count.
 const PERMILLE_MAX: u32 = 10_000;
+/// Beyond it room is never anything but scarce.
+const SCARCE_ROOTS_MAX: u32 = 1000;
 /// Most kinds of pods: clusters show one or two hundred, of which a few dozen matter.
 const KINDS_MAX: usize = 1000;
 /// Largest weight of a kind, so that no sum overflows.
@@ -37,6 +41,8 @@ pub(super) struct LeftSpec {
     room_permille: Option<Spanned<u32>>,
     multi_permille: Option<Spanned<u32>>,
     multi_share_permille: Option<Spanned<u32>>,
+    scarce_permille: Option<Spanned<u32>>,
+    scarce_roots: Option<Spanned<u32>>,
     waste_permille: Option<Spanned<u32>>,
     step_milli: Option<Spanned<u32>>,
     learned_pods: Option<Spanned<u32>>,
@@ -59,6 +65,8 @@ pub(super) fn take(mut policy: Policy, left: &LeftSpec, expected: &[Spanned<Kind
         ("roomPermille", &left.room_permille, 0, PERMILLE_MAX, &mut tuning.room_permille),
         ("multiPermille", &left.multi_permille, 0, PERMILLE_MAX, &mut tuning.multi_permille),
         ("multiSharePermille", &left.multi_share_permille, 0, PERMILLE_MAX, &mut tuning.multi_share_permille),
+        ("scarcePermille", &left.scarce_permille, 0, PERMILLE_MAX, &mut tuning.scarce_permille),
+        ("scarceRoots", &left.scarce_roots, 1, SCARCE_ROOTS_MAX, &mut tuning.scarce_roots),
         ("wastePermille", &left.waste_permille, 0, PERMILLE_MAX, &mut tuning.waste_permille),
         ("stepMilli", &left.step_milli, 1, GPU_MILLI, &mut tuning.step_milli),
     ] {

@@ -154,6 +154,8 @@ impl Learned {
             Arc::new(Policy::clone(&state.said).expecting(state.mix.counts()))
         };
         self.in_force.store(policy);
+        // What is scarce of this mix the next call sees.
+        self.metrics.scarce_kinds.set(0);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

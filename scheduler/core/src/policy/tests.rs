@@ -103,6 +103,12 @@ fn expected_pods_are_read_and_what_cannot_be_is_refused_with_its_key() {
         assert_eq!(error.line, 4, "{}", error.message);
     }
     assert_eq!(parse(&with("left: {learnedPods: 0}\n")).unwrap().learned_pods(), 0);
-    let error = parse(&with("left: {stepMilli: 0}\n")).unwrap_err();
-    assert!(error.message.contains("left.stepMilli: 0 is not between 1 and 1000"), "{}", error.message);
+    for (left, said) in [
+        ("stepMilli: 0", "left.stepMilli: 0 is not between 1 and 1000"),
+        ("scarceRoots: 0", "left.scarceRoots: 0 is not between 1 and 1000"),
+        ("scarcePermille: 10001", "left.scarcePermille: 10001 is not between 0 and 10000"),
+    ] {
+        let error = parse(&with(&format!("left: {{{left}}}\n"))).unwrap_err();
+        assert!(error.message.contains(said), "{}", error.message);
+    }
 }

@@ -2,10 +2,10 @@
 
 use berth_core::demand::ContainerRequest;
 use berth_core::policy;
-use berth_index::Event;
+use berth_index::{Event, Kind};
 
 use super::*;
-use crate::fixture::{cluster, topology};
+use crate::fixture::{cluster, node_facts, topology};
 
 /// The `at`th pod; ten are made in a second. Most want one GPU, some more.
 fn pod(at: u32) -> (String, PodRequest) {
@@ -104,6 +104,37 @@ fn learning_can_be_switched_off_and_the_document_alone_is_expected_then() {
     assert_eq!(*cluster.policy(), said.seeing(cluster.index.snapshot().rooms()).unwrap_or(said));
     assert_eq!(cluster.metrics.expected_changes.get(), 0);
     assert_eq!(cluster.expectation().mix.parts().len(), 1, "explain tells what the document says");
+}
+
+#[test]
+fn calls_see_what_room_is_scarce_and_the_gauge_forgets_it_with_the_mix() {
+    let cluster = cluster();
+    let add = |numbers: std::ops::Range<u32>| {
+        for node in numbers.map(|number| format!("n{number}")) {
+            cluster.index.apply(Event::Node(node_facts(&node)));
+            cluster.index.apply(Event::Report(Box::new(topology(&node, 1, 0))));
+        }
+    };
+    let expecting = |gpus: u32| {
+        parsed(&format!("left: {{learnedPods: 0}}\nexpected: [{{gpus: {gpus}, cpuMilli: 0, weight: 1}}]\n"))
+    };
+    let scarce = || {
+        let seen = cluster.policy().expected().map_or(0, |expected| expected.scarce().count());
+        assert_eq!(cluster.metrics.scarce_kinds.get(), i64::try_from(seen).unwrap());
+        seen
+    };
+    cluster.set_policy(expecting(4));
+    // Ten rooms for ten pods at once: five times the root of ten is 15, and scarce stays scarce up to twice as much.
+    add(0..10);
+    assert_eq!((scarce(), cluster.metrics.scarce_changes.get()), (1, 1));
+    assert!(Arc::ptr_eq(&cluster.policy(), &cluster.policy()), "cached verdicts stay warm");
+    add(10..120);
+    assert_eq!((scarce(), cluster.metrics.scarce_changes.get()), (0, 2));
+    cluster.index.reset(Kind::Nodes, Vec::new());
+    assert_eq!((scarce(), cluster.metrics.scarce_changes.get()), (1, 3), "no room is left at all");
+    // Nobody expects several GPUs any more, so nothing is left to be scarce.
+    cluster.set_policy(expecting(1));
+    assert_eq!((scarce(), cluster.metrics.scarce_changes.get()), (0, 3));
 }
 
 #[test]
